@@ -1,0 +1,1 @@
+"""Latency, energy and size of shapes: how they are measured, and which shapes need it."""
