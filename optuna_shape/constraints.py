@@ -128,7 +128,9 @@ class Constraint:
             return f"{self.property} <= {self.bound * 100:.12g} % of {self.reference}"
         relation = ">=" if self.property == "accuracy" else "<="
         # Twelve digits: the text is what a study stores, and it has to read back the same bound.
-        return f"{self.property} {relation} {format_quantity(self.property, self.bound, digits=12)}"
+        return (
+            f"{self.property} {relation} {format_quantity(self.property, self.bound, digits=12)}"
+        )
 
 
 def format_quantity(name: str, value: float, *, digits: int = 3) -> str:
@@ -154,7 +156,7 @@ def format_quantity(name: str, value: float, *, digits: int = 3) -> str:
             chosen = unit
     number = value / UNITS[name][chosen]
     whole = f"{number:.{digits}g}"
-    if "e" in whole:
+    if "e+" in whole:
         whole = f"{number:.0f}"
     return f"{whole} {chosen}".rstrip()
 

@@ -1,0 +1,1 @@
+"""Figures and notes that say what a study has found."""

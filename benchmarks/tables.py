@@ -1,0 +1,116 @@
+"""Recorded tables: every shape of a space really trained, with curves, seeds and provenance.
+
+A table is a CSV of trainings beside a JSON of provenance, both of the same stem. The CSV has a row
+per shape and seed: depth, width, seed, seconds, flops, latency, size, and the validation accuracy
+after every epoch, separated by blanks.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import platform
+from dataclasses import dataclass
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optuna_shape import Shape
+
+
+@dataclass(frozen=True)
+class Training:
+    """One recorded training.
+
+    Attributes:
+        depth: Of its shape.
+        width: Of its shape.
+        seed: Of its initial weights and batches.
+        seconds: Wall time of the training, on a shared machine.
+        flops: Floating point operations of one forward pass of one input.
+        latency: Seconds per call on one batch; NaN if it was not measured.
+        size: Bytes of parameters and buffers.
+        curve: Validation accuracy after each epoch.
+    """
+
+    depth: int
+    width: int
+    seed: int
+    seconds: float
+    flops: float
+    latency: float
+    size: float
+    curve: tuple[float, ...]
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.depth, self.width)
+
+
+_COLUMNS = [field.name for field in fields(Training)]
+
+
+def read(path: Path) -> list[Training]:
+    """Read a table; an absent one is empty, so that recording can resume."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Training(
+                int(row["depth"]),
+                int(row["width"]),
+                int(row["seed"]),
+                *(float(row[name]) for name in ("seconds", "flops", "latency", "size")),
+                tuple(float(value) for value in row["curve"].split()),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def append(path: Path, training: Training) -> None:
+    """Add one training, so that an interruption loses at most the one at hand."""
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(_COLUMNS)
+        values = [getattr(training, name) for name in _COLUMNS[:-1]]
+        numbers = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
+        writer.writerow([*numbers, " ".join(f"{value:.5g}" for value in training.curve)])
+
+
+def provenance(**what: Any) -> dict[str, Any]:
+    """Device, versions and date, beside whatever the caller states."""
+    import botorch
+    import optuna
+
+    cuda = torch.cuda.is_available()
+    return {
+        **what,
+        "device": torch.cuda.get_device_name() if cuda else _processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "optuna": optuna.__version__,
+            "botorch": botorch.__version__,
+        },
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def write_provenance(path: Path, content: dict[str, Any]) -> None:
+    path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo")
+    if lines.exists():
+        for line in lines.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,130 @@
+"""Callbacks for ``study.optimize``: when to stop, and what a dashboard shows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_shape.posterior import Belief
+from optuna_shape.posterior import believe
+from optuna_shape.problem import ShapeProblem
+from optuna_shape.records import ACCURACY
+from optuna_shape.records import StudyRecords
+from optuna_shape.report.figures import shape_map
+from optuna_shape.report.notes import study_note
+from optuna_shape.sampler import DESIGN_SIZE
+from optuna_shape.sampler import stop_loop
+
+_logger = logging.getLogger(f"optuna.{__name__}")
+
+#: Fewest trainings before the model's word is taken: the initial design and one it chose itself.
+MIN_TRAININGS = DESIGN_SIZE + 1
+#: Largest root mean square of leave-one-out z-scores of a model that is believed.
+_MAX_SURPRISE = 3.0
+
+
+class ShapeTerminator:
+    """Ends the search, on all workers, when its answer is certain enough, and says why.
+
+    Accuracy goal: when the probability that a shape not yet trained is more accurate than the
+    answer by more than ``epsilon`` is at most ``delta``. Other goals: when the probability that a
+    shape cheaper by more than the share ``epsilon`` still reaches the accuracy is at most
+    ``delta``. Any goal: when no shape is likely to reach the accuracy constraint at all.
+
+    The guarantee is conditional on the Gaussian process. Its leave-one-out errors are checked
+    before it is believed, and at least six shapes are trained.
+
+    Args:
+        problem: What is asked.
+        epsilon: What a better shape has to gain to be worth going on: 0.005 of accuracy, or 5 % of
+            the cost, unless given.
+        delta: Probability, between 0 and 1, of such a shape at which the search ends.
+    """
+
+    def __init__(
+        self, problem: ShapeProblem, *, epsilon: float | None = None, delta: float = 0.05
+    ) -> None:
+        if epsilon is None:
+            epsilon = 0.005 if problem.goal == ACCURACY else 0.05
+        if not 0 <= epsilon < 1:
+            raise ValueError(f"epsilon is {epsilon}; it is a fraction of at least 0 and below 1.")
+        if not 0 < delta < 1:
+            raise ValueError(f"delta is {delta}; it is a probability between 0 and 1.")
+        self._problem = problem
+        self._epsilon = epsilon
+        self._delta = delta
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> None:
+        records = StudyRecords(study)
+        if records.stop() is not None:
+            stop_loop(study)
+            return
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        belief = believe(self._problem, study)
+        probability = belief.better_probability(self._epsilon)
+        records.write_certainty(trial.number, probability)
+        decision = self._decide(belief, probability)
+        if decision is not None:
+            records.write_stop(decision)
+            _logger.info(f"The search stops: {decision['reason']}.")
+            stop_loop(study)
+
+    def _decide(self, belief: Belief, probability: float) -> dict[str, Any] | None:
+        if len(belief.means) < MIN_TRAININGS or probability > self._delta:
+            return None
+        surprise = belief.surprise()
+        if surprise > _MAX_SURPRISE:
+            return None
+        decision = {
+            "probability": probability,
+            "epsilon": self._epsilon,
+            "delta": self._delta,
+            "trained": len(belief.means),
+            "surprise": surprise,
+        }
+        if belief.answer is None:
+            reason = (
+                f"no shape is likely to reach accuracy {belief.accuracy_bound:.3f} "
+                f"(probability {probability:.2g})"
+            )
+            return {"kind": "hopeless", "reason": reason, **decision}
+        gain = (
+            f"more accurate than {belief.shapes[belief.answer]} by more than {self._epsilon:g}"
+            if belief.goal_costs is None
+            else f"accurate enough with {self._epsilon:.0%} less {self._problem.goal} than "
+            f"{belief.shapes[belief.answer]}"
+        )
+        reason = f"the probability that a shape is {gain} is {probability:.2g} <= {self._delta:g}"
+        return {"kind": "certain", "reason": reason, **decision}
+
+
+class ShapeDashboard:
+    """Keeps a note and the shape map of the study in optuna-dashboard.
+
+    Args:
+        problem: What is asked.
+
+    Raises:
+        ImportError: optuna-dashboard is not installed.
+    """
+
+    def __init__(self, problem: ShapeProblem) -> None:
+        try:
+            import optuna_dashboard
+        except ImportError as error:
+            raise ImportError(
+                "ShapeDashboard needs optuna-dashboard: pip install 'optuna_shape[dashboard]'."
+            ) from error
+        self._dashboard = optuna_dashboard
+        self._problem = problem
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> None:
+        self._dashboard.save_note(study, study_note(self._problem, study))
+        self._dashboard.save_plotly_graph_object(
+            study, shape_map(self._problem, study), graph_object_id="shape-map"
+        )

@@ -1,0 +1,378 @@
+"""Verdicts before training: which shapes are within every hard constraint, and why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from functools import cache
+from typing import Any
+from typing import Literal
+
+from optuna_shape.constraints import Constraint
+from optuna_shape.constraints import format_quantity
+from optuna_shape.errors import BuildFailed
+from optuna_shape.errors import MeasurementUnavailable
+from optuna_shape.errors import NoFeasibleShape
+from optuna_shape.measure import count
+from optuna_shape.measure.boundary import survey
+from optuna_shape.measure.measurement import Measurement
+from optuna_shape.measure.measurement import Meter
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+
+#: Quantities that are counted from the network itself; no device takes part.
+COUNTED = ("size", "parameters", "flops")
+COUNTED_FINGERPRINT = "counted"
+#: Fewest shapes measured together: honest timing interleaves them.
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a shape may be trained.
+
+    Attributes:
+        status: ``"within"`` every bound, ``"over"`` one, or ``"undecided"``, which counts as over.
+        reason: Why it is not within, with the figure; empty if within.
+        constraint: The constraint it fails, as text; empty if within.
+        excess: How far it is over, relative to the bound; 0 if within.
+    """
+
+    status: Literal["within", "over", "undecided"]
+    reason: str = ""
+    constraint: str = ""
+    excess: float = 0.0
+
+
+#: A user's own hard filter.
+ShapeFilter = Callable[[Shape], bool | Verdict]
+
+
+@dataclass(frozen=True)
+class Screening:
+    """What is known of every shape before the first training.
+
+    Attributes:
+        fingerprint: Of the meter that measured.
+        bounds: Upper bounds in SI units by constraint text, references resolved.
+        verdicts: One verdict for every shape of the space.
+        measurements: By quantity and shape. A shape that was inferred to be over has none.
+    """
+
+    fingerprint: str
+    bounds: Mapping[str, float]
+    verdicts: Mapping[Shape, Verdict]
+    measurements: Mapping[str, Mapping[Shape, Measurement]]
+    feasible: tuple[Shape, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        within = (shape for shape, verdict in self.verdicts.items() if verdict.status == "within")
+        object.__setattr__(self, "feasible", tuple(sorted(within)))
+
+    def value(self, quantity: str, shape: Shape) -> float | None:
+        """The measured value of a quantity in SI units, or None if it was not measured."""
+        measurement = self.measurements.get(quantity, {}).get(shape)
+        return None if measurement is None else measurement.value
+
+    def properties(self, shape: Shape) -> dict[str, float]:
+        """Everything that was measured of a shape, in SI units."""
+        values = {quantity: self.value(quantity, shape) for quantity in self.measurements}
+        return {
+            quantity: value
+            for quantity, value in values.items()
+            if value is not None and math.isfinite(value)
+        }
+
+    def violations(self, shape: Shape, constraints: Iterable[Constraint]) -> dict[str, float]:
+        """Values for :meth:`optuna.trial.Trial.set_constraint`: relative excess, <= 0 if within."""
+        result = {}
+        for constraint in constraints:
+            text = str(constraint)
+            measurement = self.measurements.get(constraint.property, {}).get(shape)
+            if measurement is not None and math.isfinite(measurement.high):
+                result[text] = _excess(measurement.high, self.bounds[text])
+        verdict = self.verdicts[shape]
+        if verdict.constraint:
+            result[verdict.constraint] = max(verdict.excess, result.get(verdict.constraint, 0.0))
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the measurements, which are stored on their own."""
+        return {
+            "fingerprint": self.fingerprint,
+            "bounds": dict(self.bounds),
+            "verdicts": [
+                [*shape, verdict.status, verdict.reason, verdict.constraint, verdict.excess]
+                for shape, verdict in sorted(self.verdicts.items())
+            ],
+        }
+
+    @classmethod
+    def from_json(
+        cls, stored: Mapping[str, Any], measurements: Mapping[str, Mapping[Shape, Measurement]]
+    ) -> Screening:
+        verdicts = {
+            Shape(depth, width): Verdict(*verdict) for depth, width, *verdict in stored["verdicts"]
+        }
+        return cls(stored["fingerprint"], stored["bounds"], verdicts, measurements)
+
+
+class Measurer:
+    """Measures shapes once: what is known is looked up, what is new is handed on to be stored.
+
+    Args:
+        space: Where networks are built from.
+        meter: Measures what cannot be counted; may be None where nothing has to be.
+        known: Measurements from before with the same fingerprint, by quantity and shape.
+        store: Called with every batch of new measurements.
+    """
+
+    def __init__(
+        self,
+        space: DesignSpace,
+        meter: Meter | None,
+        known: Mapping[str, Mapping[Shape, Measurement]],
+        store: Callable[[str, Mapping[Shape, Measurement]], None],
+    ) -> None:
+        self._space = space
+        self._meter = meter
+        self._store = store
+        self._counts = cache(lambda shape: count(space, shape))
+        self.known: dict[str, dict[Shape, Measurement]] = {
+            quantity: dict(values) for quantity, values in known.items()
+        }
+
+    def measure(
+        self, quantity: str, shapes: Sequence[Shape], bound: float | None
+    ) -> dict[Shape, Measurement]:
+        """Measurements of all these shapes; new ones are taken only where none is known."""
+        known = self.known.setdefault(quantity, {})
+        missing = [shape for shape in shapes if shape not in known]
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            if quantity in COUNTED and self._space.builder is not None:
+                new = {shape: self._count(quantity, shape) for shape in batch}
+            elif self._meter is not None:
+                new = dict(self._meter.measure(self._space, batch, quantity, bound))
+            else:
+                raise MeasurementUnavailable(
+                    f"Nothing here can measure {quantity}: the problem has no meter. Pass "
+                    "ShapeProblem(..., meter=DeviceMeter()), or a TableMeter or FunctionMeter."
+                )
+            self._store(quantity, new)
+            known.update(new)
+        return {shape: known[shape] for shape in shapes}
+
+    def _count(self, quantity: str, shape: Shape) -> Measurement:
+        try:
+            counts = self._counts(shape)
+        except BuildFailed as error:
+            return Measurement.impossible(COUNTED_FINGERPRINT, str(error))
+        value = {
+            "size": counts.size_bytes,
+            "parameters": counts.parameters,
+            "flops": counts.flops,
+        }[quantity]
+        if value is None:
+            raise MeasurementUnavailable(
+                f"{quantity} of {shape} cannot be counted without the shape of an input. "
+                "Pass DesignSpace(..., input_shape=(3, 32, 32))."
+            )
+        return Measurement.exact(float(value), COUNTED_FINGERPRINT)
+
+
+@dataclass(frozen=True)
+class HardFilter:
+    """One upper bound on one measured property, as a filter of shapes.
+
+    Attributes:
+        constraint: What is asked.
+        bound: The upper bound in SI units.
+        measurer: Measures, or remembers.
+        mode: ``"boundary"`` measures each width from shallow to deep until it is over and infers
+            that deeper shapes are over too (latency, energy and size grow with depth, though not
+            always with width), checking some of the inferred; ``"exhaustive"`` measures all.
+        precise: Measure the value itself, not only the side of the bound it lies on.
+    """
+
+    constraint: Constraint
+    bound: float
+    measurer: Measurer
+    mode: Literal["boundary", "exhaustive"] = "boundary"
+    precise: bool = False
+
+    def __call__(self, shape: Shape) -> Verdict:
+        """Measure one shape and say whether it is within."""
+        return self._judge(shape, self._measure([shape])[shape])
+
+    def screen(self, shapes: Sequence[Shape]) -> dict[Shape, Verdict]:
+        """Verdicts on many shapes, measuring together what can be, and no more than needed."""
+        if self.mode == "exhaustive":
+            return {s: self._judge(s, m) for s, m in self._measure(shapes).items()}
+        result = survey(
+            shapes,
+            lambda batch: {s: m.low > self.bound for s, m in self._measure(batch).items()},
+        )
+        measured = self._measure(result.measured)
+        verdicts = {shape: self._judge(shape, m) for shape, m in measured.items()}
+        for shape, witness in result.inferred.items():
+            known = verdicts[witness]
+            verdicts[shape] = Verdict(
+                "over",
+                f"not measured, deeper than {witness}: {known.reason}",
+                known.constraint,
+                known.excess,
+            )
+        return verdicts
+
+    def _measure(self, shapes: Sequence[Shape]) -> dict[Shape, Measurement]:
+        bound = None if self.precise else self.bound
+        return self.measurer.measure(self.constraint.property, shapes, bound)
+
+    def _judge(self, shape: Shape, measurement: Measurement) -> Verdict:
+        name, text = self.constraint.property, str(self.constraint)
+        if measurement.high <= self.bound:
+            return Verdict("within")
+        if not math.isfinite(measurement.value):
+            return Verdict("over", measurement.note, text, 1.0)
+        figure = f"{name} {format_quantity(name, measurement.value)}"
+        limit = format_quantity(name, self.bound)
+        if measurement.low > self.bound:
+            reason = f"{figure} > {limit}"
+            return Verdict("over", reason, text, _excess(measurement.high, self.bound))
+        reason = (
+            f"{figure} lies too close to {limit} to be sure "
+            f"(interval {format_quantity(name, measurement.low)} to "
+            f"{format_quantity(name, measurement.high)})"
+        )
+        return Verdict("undecided", reason, text, _excess(measurement.high, self.bound))
+
+
+def screen(
+    space: DesignSpace,
+    constraints: Sequence[Constraint],
+    measurer: Measurer,
+    *,
+    fingerprint: str,
+    precise: str | None = None,
+    extra: Sequence[str] = (),
+    filters: Sequence[ShapeFilter] = (),
+    mode: Literal["boundary", "exhaustive"] = "boundary",
+) -> Screening:
+    """Judge every shape of a space, cheapest questions first.
+
+    Args:
+        space: The shapes.
+        constraints: Upper bounds on costs; what is counted is asked before what is measured.
+        measurer: Measures, or remembers.
+        fingerprint: Of the meter.
+        precise: The cost that is the goal: its value is measured, for every feasible shape.
+        extra: Quantities to have for every feasible shape besides, where they can be had.
+        filters: The user's own filters, asked first.
+        mode: See :class:`HardFilter`.
+
+    Raises:
+        NoFeasibleShape: Nothing is left. The message names the nearest shape and its figure.
+    """
+    verdicts: dict[Shape, Verdict] = {}
+    for shape in space.shapes:
+        for own in filters:
+            verdict = _own_verdict(own, shape)
+            if verdict.status != "within":
+                verdicts[shape] = verdict
+                break
+    bounds: dict[str, float] = {}
+    for constraint in sorted(constraints, key=_dearness):
+        bound = constraint.bound
+        if constraint.reference is not None:
+            bound *= _reference_value(constraint, measurer)
+        bounds[str(constraint)] = bound
+        remaining = [shape for shape in space.shapes if shape not in verdicts]
+        hard = HardFilter(constraint, bound, measurer, mode, constraint.property == precise)
+        for shape, verdict in hard.screen(remaining).items():
+            if verdict.status != "within":
+                verdicts[shape] = verdict
+    for quantity in (*((precise,) if precise else ()), *extra):
+        remaining = [shape for shape in space.shapes if shape not in verdicts]
+        try:
+            measurements = measurer.measure(quantity, remaining, None)
+        except MeasurementUnavailable:
+            if quantity == precise:
+                raise
+            continue
+        for shape, measurement in measurements.items():
+            if not math.isfinite(measurement.value):
+                verdicts[shape] = Verdict("over", measurement.note, quantity, 1.0)
+    complete = {shape: verdicts.get(shape, Verdict("within")) for shape in space.shapes}
+    screening = Screening(fingerprint, bounds, complete, measurer.known)
+    if not screening.feasible:
+        raise NoFeasibleShape(_nothing_left(screening))
+    return screening
+
+
+class RecordedMeter:
+    """Stands for the meter of a problem that was read back from a study: it can only remember."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def measure(
+        self,
+        space: DesignSpace,
+        shapes: Sequence[Shape],
+        quantity: str,
+        bound: float | None = None,
+    ) -> Mapping[Shape, Measurement]:
+        raise MeasurementUnavailable(
+            f"The study holds no {quantity} of {shapes[0]}, and a problem read from a study cannot "
+            "measure. Make the ShapeProblem with its meter to go on."
+        )
+
+
+def _own_verdict(own: ShapeFilter, shape: Shape) -> Verdict:
+    name = getattr(own, "__name__", type(own).__name__)
+    answer = own(shape)
+    if isinstance(answer, Verdict):
+        if answer.status == "within" or answer.constraint:
+            return answer
+        return Verdict(answer.status, answer.reason or f"excluded by {name}", name, 1.0)
+    return Verdict("within") if answer else Verdict("over", f"excluded by {name}", name, 1.0)
+
+
+def _dearness(constraint: Constraint) -> int:
+    order = ("size", "parameters", "flops", "memory", "latency", "energy")
+    return order.index(constraint.property)
+
+
+def _reference_value(constraint: Constraint, measurer: Measurer) -> float:
+    assert constraint.reference is not None
+    reference = measurer.measure(constraint.property, [constraint.reference], None)
+    measurement = reference[constraint.reference]
+    if not math.isfinite(measurement.value):
+        raise MeasurementUnavailable(
+            f"The reference shape of '{constraint}' cannot be measured: {measurement.note}."
+        )
+    return measurement.value
+
+
+def _excess(value: float, bound: float) -> float:
+    return value / bound - 1.0
+
+
+def _nothing_left(screening: Screening) -> str:
+    by_excess = sorted(screening.verdicts.items(), key=lambda item: (item[1].excess, item[0]))
+    nearest, verdict = by_excess[0]
+    counts: dict[str, int] = {}
+    for other in screening.verdicts.values():
+        counts[other.constraint] = counts.get(other.constraint, 0) + 1
+    removed = ", ".join(f"'{name}' removes {n}" for name, n in sorted(counts.items()))
+    return (
+        f"None of the {len(screening.verdicts)} shapes is within the constraints: {removed}. "
+        f"The nearest, {nearest}: {verdict.reason}. Loosen that constraint, "
+        "or give the design space smaller depths and widths."
+    )

@@ -1,0 +1,628 @@
+"""What is asked of a search, and how an Optuna trial is made of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.study import StudyDirection
+from optuna.trial import BaseTrial
+from optuna.trial import FrozenTrial
+from optuna.trial import Trial
+from optuna.trial import TrialState
+
+from optuna_shape import families
+from optuna_shape.constraints import COSTS
+from optuna_shape.constraints import GOALS
+from optuna_shape.constraints import Constraint
+from optuna_shape.constraints import format_quantity
+from optuna_shape.errors import InvalidAccuracy
+from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import StudyMismatch
+from optuna_shape.filters import COUNTED
+from optuna_shape.filters import COUNTED_FINGERPRINT
+from optuna_shape.filters import Measurer
+from optuna_shape.filters import RecordedMeter
+from optuna_shape.filters import Screening
+from optuna_shape.filters import ShapeFilter
+from optuna_shape.filters import screen
+from optuna_shape.measure.measurement import Meter
+from optuna_shape.records import ACCURACY
+from optuna_shape.records import INTERRUPTED
+from optuna_shape.records import Objection
+from optuna_shape.records import StudyRecords
+from optuna_shape.records import claimed_shape
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_logger = logging.getLogger(f"optuna.{__name__}")
+
+#: A user's training loop: takes a fresh network and the trial, returns accuracy in [0, 1].
+TrainingLoop = Callable[["nn.Module", Trial], float]
+
+#: Name of the constraint that an enqueued shape outside the design space violates.
+OUTSIDE = "design space"
+#: A worker that measures but has not been heard of for so long (seconds) is taken for dead.
+_LEASE_TIMEOUT = 300.0
+_LEASE_POLL = 0.5
+#: A shape whose training failed this often is not tried again.
+MAX_FAILURES = 2
+_CLAIM_TRIES = 6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best trained shape within every constraint, with its measured properties.
+
+    Attributes:
+        shape: Depth and width.
+        accuracy: Fraction in [0, 1]; the mean over its trainings if there are several.
+        latency: Seconds per call on one batch, or None if it was not measured.
+        energy: Joules per call on one batch, or None if it was not measured.
+        size: Bytes of parameters and buffers, or None if it is unknown.
+        trial: The trial that trained it.
+        note: What a reader should know besides; empty if nothing.
+    """
+
+    shape: Shape
+    accuracy: float
+    latency: float | None
+    energy: float | None
+    size: float | None
+    trial: FrozenTrial
+    note: str = ""
+
+    def __str__(self) -> str:
+        figures = {name: getattr(self, name) for name in GOALS}
+        text = ", ".join(
+            f"{name} {format_quantity(name, value)}"
+            for name, value in figures.items()
+            if value is not None
+        )
+        note = f" ({self.note})" if self.note else ""
+        return f"shape {self.shape}: {text}{note}"
+
+
+class ShapeProblem:
+    """A design space, a goal, and the constraints that its answer has to meet.
+
+    Args:
+        space: The shapes to choose from.
+        goal: ``"accuracy"``, ``"latency"``, ``"energy"`` or ``"size"``. Accuracy is maximised, the
+            others are minimised and need an accuracy constraint.
+        constraints: Texts such as ``"latency <= 2 ms"``, or :class:`Constraint` objects.
+        meter: Measures latency, energy and memory, and whatever cannot be counted.
+        epochs: Number of values that a full training reports by ``trial.report``; :obj:`None` if
+            it reports none, and then no training is cut short by prediction.
+        filters: The user's own hard filters, ``(Shape) -> bool`` or ``(Shape) -> Verdict``.
+        filter_mode: ``"boundary"`` measures no shape that is far over a constraint,
+            ``"exhaustive"`` measures every shape.
+        training_cost: ``(Shape) -> float``, cost of one epoch in any unit. By default FLOPs where
+            they can be counted, else all shapes cost the same.
+
+    Raises:
+        InvalidProblem: The goal is unknown or lacks its accuracy constraint, a property is bounded
+            twice, or there is no way to measure what is asked.
+        InvalidConstraint: A constraint cannot be read.
+    """
+
+    def __init__(
+        self,
+        space: DesignSpace,
+        goal: str,
+        constraints: Sequence[str | Constraint] = (),
+        *,
+        meter: Meter | None = None,
+        epochs: int | None = None,
+        filters: Sequence[ShapeFilter] = (),
+        filter_mode: Literal["boundary", "exhaustive"] = "boundary",
+        training_cost: Callable[[Shape], float] | None = None,
+    ) -> None:
+        if isinstance(constraints, (str, Constraint)):
+            constraints = [constraints]
+        self.space = space
+        self.goal = goal
+        self.constraints = tuple(
+            Constraint.parse(c) if isinstance(c, str) else c for c in constraints
+        )
+        self.meter = meter
+        self.epochs = epochs
+        self.filters = tuple(filters)
+        self.filter_mode = filter_mode
+        self.training_cost = training_cost
+        self._lock = threading.Lock()
+        self._screenings: WeakKeyDictionary[BaseStorage, dict[int, Screening]]
+        self._screenings = WeakKeyDictionary()
+        self._check()
+
+    def _check(self) -> None:
+        if self.goal not in GOALS:
+            raise InvalidProblem(f"Unknown goal {self.goal!r}. Goals are {', '.join(GOALS)}.")
+        properties = [constraint.property for constraint in self.constraints]
+        for name in properties:
+            if properties.count(name) > 1:
+                raise InvalidProblem(
+                    f"{name} is constrained more than once; keep the tighter constraint."
+                )
+        if self.goal != ACCURACY and ACCURACY not in properties:
+            raise InvalidProblem(
+                f"The goal {self.goal} needs an accuracy constraint: without one the smallest "
+                "network wins untrained. Add, for example, 'accuracy >= 90 %'."
+            )
+        if self.filter_mode not in ("boundary", "exhaustive"):
+            raise InvalidProblem(
+                f"Unknown filter_mode {self.filter_mode!r}; it is 'boundary' or 'exhaustive'."
+            )
+        if self.epochs is not None and (isinstance(self.epochs, bool) or self.epochs < 1):
+            raise InvalidProblem(
+                f"epochs is {self.epochs!r}; give the number of reports of a full training, "
+                "or None if trial.report is not used."
+            )
+        for name in {*properties, self.goal} - {ACCURACY}:
+            counted = name in COUNTED and self.space.builder is not None
+            if self.meter is None and not counted:
+                raise InvalidProblem(
+                    f"Nothing here can measure {name}. Pass meter=DeviceMeter(), "
+                    "or a TableMeter or FunctionMeter that holds it."
+                )
+
+    @property
+    def direction(self) -> str:
+        """``"maximize"`` for accuracy, ``"minimize"`` for the other goals."""
+        return "maximize" if self.goal == ACCURACY else "minimize"
+
+    @property
+    def accuracy_bound(self) -> float | None:
+        """The accuracy that the answer has to reach, a fraction, or None."""
+        bounds = [c.bound for c in self.constraints if c.property == ACCURACY]
+        return bounds[0] if bounds else None
+
+    @property
+    def hard_constraints(self) -> tuple[Constraint, ...]:
+        """The constraints that are decided before training."""
+        return tuple(c for c in self.constraints if c.property != ACCURACY)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the meter; problems without one count and look nothing up."""
+        return COUNTED_FINGERPRINT if self.meter is None else self.meter.fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        """The problem as JSON: everything but callables and the meter."""
+        return {
+            "space": {
+                "depths": list(self.space.depths),
+                "widths": list(self.space.widths),
+                "input_shape": self.space.input_shape and list(self.space.input_shape),
+                "name": self.space.name,
+                "family": families.describe(self.space),
+            },
+            "goal": self.goal,
+            "constraints": [str(constraint) for constraint in self.constraints],
+            "epochs": self.epochs,
+            "filter_mode": self.filter_mode,
+        }
+
+    @classmethod
+    def from_study(cls, study: Study) -> ShapeProblem:
+        """Read a problem back from a study.
+
+        A built-in family is rebuilt; a user's own ``build``, filters and meter are not in the
+        study, but their verdicts and measurements are.
+
+        Raises:
+            StudyMismatch: The study holds no problem.
+        """
+        records = StudyRecords(study)
+        stored = records.problem()
+        if stored is None:
+            raise StudyMismatch(
+                f"The study {study.study_name!r} holds no shape problem. "
+                "Run a search in it with ShapeSampler or problem.suggest first."
+            )
+        space = stored["space"]
+        if space["family"] is not None:
+            design = families.rebuild(
+                space["family"], space["depths"], space["widths"], name=space["name"]
+            )
+        else:
+            design = DesignSpace(
+                space["depths"],
+                space["widths"],
+                input_shape=space["input_shape"],
+                name=space["name"],
+            )
+        screening = records.screening()
+        return cls(
+            design,
+            stored["goal"],
+            stored["constraints"],
+            meter=RecordedMeter(screening["fingerprint"] if screening else "unknown"),
+            epochs=stored["epochs"],
+            filter_mode=stored["filter_mode"],
+        )
+
+    # Before training.
+
+    def screen(self, study: Study) -> Screening:
+        """Measure what has to be measured before any training, once per study and device.
+
+        Called by :meth:`suggest` where it was not called before. Other workers of the study wait
+        while one measures.
+
+        Raises:
+            StudyMismatch: The study is about another problem.
+            NoFeasibleShape: No shape is within every hard constraint.
+            MeasurementUnavailable: A quantity cannot be measured here.
+        """
+        records = StudyRecords(study)
+        with self._lock:
+            known = self._screenings.setdefault(study._storage, {})
+            screening = known.get(study._study_id)
+            if screening is None:
+                self._attach(study, records)
+                screening = self._stored_screening(records) or self._measure(records)
+                known[study._study_id] = screening
+        return screening
+
+    def _attach(self, study: Study, records: StudyRecords) -> None:
+        """Make the study this problem's, or find that it is."""
+        wanted = StudyDirection[self.direction.upper()]
+        if list(study.directions) != [wanted]:
+            directions = [direction.name.lower() for direction in study.directions]
+            raise StudyMismatch(
+                f"The goal {self.goal} is to {self.direction}, but the study's direction is "
+                f"{', '.join(directions)}. Create it with direction=problem.direction."
+            )
+        own = self.describe()
+        stored = records.problem()
+        if stored is None:
+            strangers = [
+                trial.number
+                for trial in records.trials()
+                if trial.state == TrialState.COMPLETE and ACCURACY not in trial.user_attrs
+            ]
+            if strangers:
+                raise StudyMismatch(
+                    f"The study {study.study_name!r} already holds trials that are not of a shape "
+                    f"problem, such as number {strangers[0]}. Use another study_name."
+                )
+            records.write_problem(own)
+            stored = records.problem()
+        assert stored is not None
+        records.release_dead_claims()
+        differences = _differences(stored, own)
+        if differences:
+            raise StudyMismatch(
+                f"The study {study.study_name!r} is about another problem: "
+                f"{'; '.join(differences)}. Use another study_name, or ShapeProblem.from_study."
+            )
+
+    def _stored_screening(self, records: StudyRecords) -> Screening | None:
+        stored = records.screening()
+        if stored is None:
+            return None
+        if stored["fingerprint"] != self.fingerprint:
+            if not records.history().running:
+                return None
+            _logger.warning(
+                "This worker's device is not the one that the study's verdicts were measured on "
+                f"({stored['fingerprint']}). Trainings are running, so it takes those verdicts "
+                "over and measures nothing."
+            )
+        measurements = records.measurements(stored["fingerprint"])
+        measurements.update(records.measurements(COUNTED_FINGERPRINT))
+        return Screening.from_json(stored, measurements)
+
+    def _measure(self, records: StudyRecords) -> Screening:
+        if not _take_lease(records, lambda: self._stored_screening(records) is not None):
+            screening = self._stored_screening(records)
+            assert screening is not None
+            return screening
+        beat = 1
+
+        def store(quantity: str, measurements: Mapping[Shape, Any]) -> None:
+            nonlocal beat
+            beat += 1
+            records.write_measurements(quantity, measurements)
+            records.write_lease(beat)
+
+        try:
+            known = records.measurements(COUNTED_FINGERPRINT)
+            known.update(records.measurements(self.fingerprint))
+            screening = screen(
+                self.space,
+                self.hard_constraints,
+                Measurer(self.space, self.meter, known, store),
+                fingerprint=self.fingerprint,
+                precise=self.goal if self.goal != ACCURACY else None,
+                extra=self._counted_besides(),
+                filters=self.filters,
+                mode=self.filter_mode,
+            )
+            records.write_screening(screening.to_json())
+        finally:
+            records.write_lease(None)
+        _logger.info(
+            f"{len(screening.feasible)} of {len(self.space)} shapes are within every constraint "
+            "that is measured before training."
+        )
+        return screening
+
+    def _counted_besides(self) -> tuple[str, ...]:
+        """What costs nothing to know: the size to show, FLOPs to weigh training costs."""
+        if self.space.builder is None:
+            return ()
+        if self.space.input_shape is None or self.training_cost is not None:
+            return ("size",)
+        return ("size", "flops")
+
+    def costs(self, screening: Screening) -> dict[Shape, float]:
+        """Relative cost of training each feasible shape for one epoch."""
+        shapes = screening.feasible
+        if self.training_cost is None:
+            flops = {shape: screening.value("flops", shape) or 0.0 for shape in shapes}
+            return flops if all(flops.values()) else dict.fromkeys(shapes, 1.0)
+        costs = {shape: float(self.training_cost(shape)) for shape in shapes}
+        for shape, cost in costs.items():
+            if not (math.isfinite(cost) and cost > 0):
+                raise InvalidProblem(
+                    f"training_cost({shape}) returned {cost}; it must be a number above 0."
+                )
+        return costs
+
+    # Trials.
+
+    def suggest(self, trial: BaseTrial) -> Shape:
+        """Suggest the shape of a trial, and make sure that it may be trained.
+
+        Whatever sampler the study has, and also for enqueued trials: the shape is in the space,
+        within every constraint, and neither trained nor in training.
+
+        Raises:
+            optuna.TrialPruned: The shape is not to be trained, or the search has stopped. The
+                reason is the trial's user attribute ``reason``; its constraints are set.
+        """
+        if not isinstance(trial, Trial):  # optuna.trial.FixedTrial: nobody else is about.
+            return self._suggest_integers(trial)
+        records = StudyRecords(trial.study)
+        screening = self.screen(trial.study)
+        stop = records.stop()
+        if stop is not None:
+            self._reject(trial, f"the search has stopped: {stop['reason']}")
+        shape = self._suggest_integers(trial)
+        if shape not in self.space:
+            trial.set_constraint(OUTSIDE, 1.0)
+            self._reject(trial, f"{shape} is not in the design space {self.space!r}")
+        for name, excess in screening.violations(shape, self.hard_constraints).items():
+            trial.set_constraint(name, excess)
+        records.write_properties(trial._trial_id, screening.properties(shape))
+        verdict = screening.verdicts[shape]
+        if verdict.status != "within":
+            self._reject(trial, f"{shape} is {verdict.status}: {verdict.reason}")
+        frozen = trial.study._storage.get_trial(trial._trial_id)
+        if claimed_shape(frozen) != shape:
+            objection = _claim_patiently(records, trial._trial_id, shape)
+            if objection is not None:
+                self._reject(trial, objection.reason)
+        return shape
+
+    def _suggest_integers(self, trial: BaseTrial) -> Shape:
+        depths, widths = self.space.depths, self.space.widths
+        return Shape(
+            trial.suggest_int("depth", depths[0], depths[-1]),
+            trial.suggest_int("width", widths[0], widths[-1]),
+        )
+
+    def _reject(self, trial: Trial, reason: str) -> None:
+        StudyRecords(trial.study).write_reason(trial._trial_id, reason)
+        raise optuna.TrialPruned(reason)
+
+    def record(self, trial: BaseTrial, accuracy: float) -> float:
+        """Store the accuracy of a full training, and return the goal's value for Optuna.
+
+        Args:
+            trial: The trial whose shape came from :meth:`suggest`.
+            accuracy: Fraction in [0, 1]. NaN, from a training that diverged, fails the trial and
+                lets the search go on.
+
+        Raises:
+            InvalidAccuracy: The accuracy is no fraction. It is kept in the trial's ``reason``.
+        """
+        value = _as_float(accuracy)
+        if not isinstance(trial, Trial):
+            self._check_accuracy(value, accuracy)
+            return value
+        records = StudyRecords(trial.study)
+        if math.isnan(value):
+            records.write_failure(trial._trial_id, "the training diverged: its accuracy is NaN")
+            return value
+        try:
+            self._check_accuracy(value, accuracy)
+        except InvalidAccuracy as error:
+            records.write_failure(trial._trial_id, str(error))
+            raise
+        trial.set_user_attr(ACCURACY, value)
+        if self.accuracy_bound is not None:
+            constraint = next(c for c in self.constraints if c.property == ACCURACY)
+            trial.set_constraint(str(constraint), self.accuracy_bound - value)
+        if self.goal == ACCURACY:
+            return value
+        shape = Shape(trial.params["depth"], trial.params["width"])
+        goal_value = self.screen(trial.study).value(self.goal, shape)
+        assert goal_value is not None  # Every feasible shape has been measured.
+        return goal_value
+
+    @staticmethod
+    def _check_accuracy(value: float, reported: object) -> None:
+        if not 0 <= value <= 1:
+            hint = f" Did you mean {value / 100:g}?" if 1 < value <= 100 else ""
+            raise InvalidAccuracy(
+                f"An accuracy of {reported!r} was reported; it is a fraction in [0, 1].{hint}"
+            )
+
+    def objective(self, train: TrainingLoop) -> Callable[[Trial], float]:
+        """Make an objective for :meth:`optuna.study.Study.optimize` of a training loop.
+
+        Args:
+            train: ``train(model, trial) -> accuracy``. May call ``trial.report(accuracy, epoch)``
+                and raise :exc:`optuna.TrialPruned` where ``trial.should_prune()``.
+        """
+
+        def objective(trial: Trial) -> float:
+            shape = self.suggest(trial)
+            try:
+                accuracy = train(self.space.build(shape), trial)
+            except optuna.TrialPruned:
+                raise
+            except BaseException as error:
+                records = StudyRecords(trial.study)
+                interrupted = not isinstance(error, Exception)
+                failure = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
+                records.write_failure(trial._trial_id, failure)
+                raise
+            return self.record(trial, accuracy)
+
+        return objective
+
+    # Results.
+
+    def feasible(self, study: Study) -> tuple[Shape, ...]:
+        """The shapes within every constraint that is measured before training."""
+        return self.screen(study).feasible
+
+    def best(self, study: Study) -> Answer | None:
+        """The best trained shape within every constraint, or None if there is none yet.
+
+        Its trial is ``study.best_trial``. Only where a shape was trained more than once the mean
+        over its trainings counts, and ``note`` says what differs.
+        """
+        history = StudyRecords(study).history()
+        accuracies = history.accuracies
+        if not accuracies:
+            return None
+        screening = self.screen(study)
+        try:
+            best_trial = study.best_trial
+        except ValueError:  # No trial is feasible.
+            return None
+        shape = Shape(best_trial.params["depth"], best_trial.params["width"])
+        note = ""
+        if any(len(values) > 1 for values in accuracies.values()):
+            shapes = self._ranked(accuracies, screening)
+            if not shapes:
+                return None
+            if shapes[0] != shape:
+                note = (
+                    f"study.best_trial is {shape}, trial {best_trial.number}; "
+                    f"over all trainings of a shape {shapes[0]} is better"
+                )
+                shape = shapes[0]
+            numbers = [n for n in sorted(history.trained) if history.shapes[n] == shape]
+            if best_trial.number not in numbers:
+                best_trial = next(t for t in study.trials if t.number == numbers[0])
+            if len(numbers) > 1:
+                count = f"accuracy is the mean of {len(numbers)} trainings"
+                note = f"{note}; {count}" if note else count
+        mean = sum(accuracies[shape]) / len(accuracies[shape])
+        return Answer(
+            shape,
+            mean,
+            screening.value("latency", shape),
+            screening.value("energy", shape),
+            screening.value("size", shape),
+            best_trial,
+            note,
+        )
+
+    def _ranked(
+        self, accuracies: Mapping[Shape, Sequence[float]], screening: Screening
+    ) -> list[Shape]:
+        """Trained shapes that meet the accuracy constraint on average, best first."""
+        means = {shape: sum(values) / len(values) for shape, values in accuracies.items()}
+        bound = self.accuracy_bound or 0.0
+        reaching = [shape for shape in sorted(means) if means[shape] >= bound]
+        if self.goal == ACCURACY:
+            return sorted(reaching, key=lambda shape: -means[shape])
+        return sorted(
+            reaching, key=lambda shape: (screening.value(self.goal, shape), -means[shape])
+        )
+
+
+def _take_lease(records: StudyRecords, done: Callable[[], bool]) -> bool:
+    """Wait until this worker alone may measure; False if another has measured meanwhile."""
+    heard: dict[str, tuple[int, float]] = {}
+    said = False
+    while True:
+        if done():
+            return False
+        records.write_lease(1)
+        now = time.monotonic()
+        leases = records.other_leases()
+        heard = {
+            worker: heard[worker] if heard.get(worker, (None,))[0] == beat else (beat, now)
+            for worker, beat in leases.items()
+        }
+        rivals = [w for w, (_, since) in heard.items() if now - since < _LEASE_TIMEOUT]
+        # Trainings that run would be timed along; only verdicts of another device meet them.
+        if not rivals and not records.history().running:
+            return True
+        records.write_lease(None)
+        if not said:
+            said = True
+            _logger.info("Another worker measures the shapes, or trains; waiting for it to end.")
+        time.sleep(_LEASE_POLL * random.uniform(0.5, 1.5))
+
+
+def _claim_patiently(records: StudyRecords, trial_id: int, shape: Shape) -> Objection | None:
+    """Claim a shape that somebody asked for by name; colliding askers withdraw and try again."""
+    objection = None
+    for attempt in range(_CLAIM_TRIES):
+        objection = records.claim(trial_id, shape)
+        if objection is None or objection.final:
+            break
+        time.sleep(random.uniform(0, 0.02 * 2**attempt))
+    return objection
+
+
+def _differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """What differs between two descriptions of a problem; the name of the space may."""
+    result = []
+    for key in ("goal", "constraints", "epochs", "filter_mode"):
+        if stored[key] != own[key]:
+            result.append(f"{key} {stored[key]!r} in the study, {own[key]!r} here")
+    for key in ("depths", "widths", "input_shape", "family"):
+        theirs, ours = stored["space"][key], own["space"][key]
+        if theirs != ours and not (key == "family" and None in (theirs, ours)):
+            result.append(f"{key} {theirs!r} in the study, {ours!r} here")
+    return result
+
+
+def _as_float(accuracy: object) -> float:
+    try:
+        return float(accuracy)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InvalidAccuracy(
+            f"The training returned {accuracy!r}; it must return the accuracy, "
+            "a fraction in [0, 1]."
+        ) from None
+
+
+__all__ = ["COSTS", "MAX_FAILURES", "Answer", "ShapeProblem", "TrainingLoop"]

@@ -1,0 +1,173 @@
+"""ShapePruner: the Optuna face of the decision to cut a training short."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.pruners import BasePruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_shape.constraints import format_quantity
+from optuna_shape.decide.curves import predict_final
+from optuna_shape.decide.curves import probability_reaches
+from optuna_shape.decide.curves import replay
+from optuna_shape.decide.surrogate import log_error
+from optuna_shape.errors import InvalidAccuracy
+from optuna_shape.posterior import Belief
+from optuna_shape.posterior import believe
+from optuna_shape.problem import ShapeProblem
+from optuna_shape.records import Cut
+from optuna_shape.records import StudyRecords
+from optuna_shape.records import shape_of
+
+_logger = logging.getLogger(f"optuna.{__name__}")
+
+#: No training is cut before this share of its epochs.
+_MIN_SHARE = 0.2
+#: Nor before so many shapes have been trained in full: what a curve still gains is learned there.
+_MIN_CURVES = 4
+
+
+class ShapePruner(BasePruner):
+    """Cuts a training short when it will almost surely not give the answer.
+
+    For an accuracy goal: when the probability that it ends above the best answer so far falls
+    below ``delta``, predicted from how much the finished trainings still gained from this epoch
+    on. For the other goals: when a cheaper shape has meanwhile reached the accuracy, so that this
+    one can no longer win. (Predicting there lost the answer in experiments on recorded curves.)
+
+    A cut shape is not a trained one: its prediction informs the model, and it may be trained in
+    full later. ``trial.report`` carries accuracy in [0, 1], whatever the goal is.
+
+    Args:
+        problem: What is asked. Without its ``epochs`` nothing is predicted.
+        delta: Largest probability of cutting what would have been better, per decision.
+
+    Raises:
+        InvalidAccuracy: From ``trial.should_prune()``, if a reported value is no fraction.
+    """
+
+    def __init__(self, problem: ShapeProblem, *, delta: float = 0.05) -> None:
+        if not 0 < delta < 1:
+            raise ValueError(f"delta is {delta}; it is a probability between 0 and 1.")
+        self._problem = problem
+        self._delta = delta
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        shape, step = shape_of(trial), trial.last_step
+        if shape is None or step is None:
+            return False
+        value = trial.intermediate_values[step]
+        if value > 1 or value < 0:
+            raise InvalidAccuracy(
+                f"trial.report({value}, {step}) was called; report the accuracy as a fraction "
+                f"in [0, 1], such as {value / 100:g}."
+            )
+        belief = believe(self._problem, study)
+        if shape not in belief.index or shape in {
+            cut.shape for cut in belief.history.cuts.values()
+        }:
+            return False  # Cut once and chosen again, a shape is trained in full.
+        reason = self._obsolete(belief, belief.index[shape])
+        cut = Cut(shape, None, None)
+        if reason is None and belief.goal_costs is None and not math.isnan(value):
+            reason, cut = self._hopeless(belief, trial, cut, step, value)
+        if reason is None:
+            return False
+        StudyRecords(study).write_cut(trial._trial_id, cut, reason)
+        _logger.info(f"Trial {trial.number} is cut short: {reason}")
+        return True
+
+    def _obsolete(self, belief: Belief, position: int) -> str | None:
+        costs, answer = belief.goal_costs, belief.answer
+        if costs is None or answer is None or costs[answer] >= costs[position]:
+            return None
+        goal = self._problem.goal
+        return (
+            f"{belief.shapes[answer]} has reached the accuracy with {goal} "
+            f"{format_quantity(goal, costs[answer])}, less than "
+            f"{format_quantity(goal, costs[position])} here"
+        )
+
+    def _hopeless(
+        self, belief: Belief, trial: FrozenTrial, cut: Cut, step: int, value: float
+    ) -> tuple[str | None, Cut]:
+        epochs, answer = self._problem.epochs, belief.answer
+        reports = len(trial.intermediate_values)
+        if answer is None or epochs is None or not _MIN_SHARE * epochs <= reports < epochs:
+            return None, cut
+        curves = _FinishedCurves.of(belief, math.ceil(_MIN_SHARE * epochs), step)
+        if curves is None:
+            return None, cut
+        prediction = predict_final(
+            curves.points,
+            curves.log_errors[:, -1],
+            curves.finals,
+            belief.points[belief.index[cut.shape]],
+            float(log_error(value)),
+            seed=belief.seed,
+        )
+        best = belief.means[answer]
+        target = float(log_error(best))
+        if prediction is None or probability_reaches(prediction, target) >= self._delta:
+            return None, cut
+        killed = replay(
+            curves.points,
+            curves.log_errors,
+            curves.finals,
+            target,
+            delta=self._delta,
+            seed=belief.seed,
+        )
+        if killed > 0:
+            _logger.info(
+                f"Trial {trial.number} goes on: the rule that would cut it here would also have "
+                "cut the best finished training."
+            )
+            return None, cut
+        probability = probability_reaches(prediction, target)
+        reason = (
+            f"at epoch {reports} of {epochs} its accuracy is {format_quantity('accuracy', value)}; "
+            f"the probability of ending above {format_quantity('accuracy', best)} is "
+            f"{probability:.2g}"
+        )
+        return reason, Cut(cut.shape, prediction.mean, prediction.sd)
+
+
+@dataclass(frozen=True)
+class _FinishedCurves:
+    """Curves of the finished trainings up to an epoch: k of them at E epochs.
+
+    Attributes:
+        points: ``(k, 2)``.
+        log_errors: ``(k, E)``; the last column is the epoch at hand.
+        finals: ``(k,)``, final log errors.
+    """
+
+    points: np.ndarray
+    log_errors: np.ndarray
+    finals: np.ndarray
+
+    @classmethod
+    def of(cls, belief: Belief, first: int, last: int) -> _FinishedCurves | None:
+        """The curves from one step to another, or None if too few report there."""
+        history = belief.history
+        numbers = [
+            number
+            for number, curve in history.curves.items()
+            if last in curve and history.shapes[number] in belief.index
+        ]
+        if len(numbers) < _MIN_CURVES:
+            return None
+        common = set.intersection(*(set(history.curves[number]) for number in numbers))
+        steps = sorted(step for step in common if min(first, last) <= step <= last)
+        positions = [belief.index[history.shapes[number]] for number in numbers]
+        return cls(
+            belief.points[positions],
+            log_error([[history.curves[number][step] for step in steps] for number in numbers]),
+            log_error([history.trained[number] for number in numbers]),
+        )

@@ -1,0 +1,459 @@
+"""Everything this package reads from or writes to an Optuna storage.
+
+This is the only module that knows the keys. Machinery lives in system attributes (``shape:...``),
+what a person wants to see in user attributes (``accuracy``, ``latency``, ..., ``reason``).
+
+Study                                 what
+------------------------------------  -----------------------------------------------------------
+``shape:problem``                     the description of the problem, written once
+``shape:seed``                        seed of the decisions, the first sampler's
+``shape:measured:<run>:<q>:<w>:<i>``  measurements of quantity q at width w, sixteen depths an entry
+``shape:screening``                   verdicts on every shape: its presence lets trainings begin
+``shape:lease:<worker>``              who measures; changes while its holder is alive
+``shape:stop``                        the decision to end the search
+``shape:certainty:<trial number>``    probability of a better shape after that trial
+
+Trial                                 what
+------------------------------------  -----------------------------------------------------------
+``shape:claim``                       the shape this trial is going to train, and by whom
+``shape:cut``                         why and with what prediction the training was cut short
+``shape:failure``                     why the training failed, or that it was interrupted
+
+Claims. Attributes are last-write-wins, so a claim is written first and verified by reading all
+trials afterwards. Two workers that collide have both written before either reads: at least one
+sees the other, so a shape is never held twice. "The lower number wins" would be unsafe, since the
+higher one may have verified before the lower one wrote.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import socket
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+from typing import cast
+
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_shape.measure.measurement import Measurement
+from optuna_shape.space import Shape
+
+_PROBLEM = "shape:problem"
+_SEED = "shape:seed"
+_MEASURED = "shape:measured"
+_SCREENING = "shape:screening"
+_LEASE = "shape:lease"
+_STOP = "shape:stop"
+_CLAIM = "shape:claim"
+_CUT = "shape:cut"
+_FAILURE = "shape:failure"
+_CERTAINTY = "shape:certainty"
+# Optuna 5 keeps each constraint under a key of its own; a pruner has no `Trial.set_constraint`.
+_CONSTRAINTS = "constraints"
+
+ACCURACY = "accuracy"
+REASON = "reason"
+INTERRUPTED = "interrupted"
+
+#: Longest attribute that every storage and the dashboard take.
+_MAX_CHARACTERS = 2045
+_DEPTHS_PER_ENTRY = 16
+#: A claim whose worker cannot be asked is given up after this, or five times the longest training.
+_CLAIM_TIMEOUT = datetime.timedelta(hours=1)
+
+_IMPORT = uuid.uuid4().hex
+_HOST = socket.gethostname()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A training that was cut short, and what it would have reached by prediction.
+
+    Attributes:
+        shape: What was trained.
+        log_error: Predicted mean of the final log error ``-log(1 - accuracy)``; :obj:`None` if
+            nothing was predicted.
+        deviation: Standard deviation of that prediction.
+    """
+
+    shape: Shape
+    log_error: float | None
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What stands against a claim.
+
+    Attributes:
+        reason: In words, for the trial.
+        final: The shape has been trained; otherwise somebody may yet withdraw from it.
+    """
+
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """What the trials of a study say, independent of the order in which they ended.
+
+    Attributes:
+        trained: Final accuracies of every fully trained shape, by trial number.
+        curves: Reported accuracies ``{step: accuracy}`` of the fully trained, by trial number.
+        shapes: Shape of each trial in ``trained``, ``curves`` or ``running``, by trial number.
+        running: Trial numbers whose shape is claimed by a live worker.
+        cuts: Trainings cut short, by trial number.
+        failures: How often the training of a shape failed, interruptions not counted.
+        epochs: Number of epochs that each trial ran, by trial number; 1 if it reported none.
+    """
+
+    trained: Mapping[int, float] = field(default_factory=dict)
+    curves: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    shapes: Mapping[int, Shape] = field(default_factory=dict)
+    running: tuple[int, ...] = ()
+    cuts: Mapping[int, Cut] = field(default_factory=dict)
+    failures: Mapping[Shape, int] = field(default_factory=dict)
+    epochs: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def accuracies(self) -> dict[Shape, list[float]]:
+        """Final accuracies of each fully trained shape; several where it was replicated."""
+        result: dict[Shape, list[float]] = defaultdict(list)
+        for number in sorted(self.trained):
+            result[self.shapes[number]].append(self.trained[number])
+        return dict(result)
+
+    @property
+    def claimed(self) -> frozenset[Shape]:
+        """Shapes in training now."""
+        return frozenset(self.shapes[number] for number in self.running)
+
+
+class StudyRecords:
+    """The records of one study.
+
+    Works on every storage, and under :class:`optuna.pruners.HyperbandPruner`, whose stand-in for
+    the study hides all but a few attributes.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._storage: BaseStorage = study._storage
+        self._study_id: int = study._study_id
+
+    # The problem.
+
+    def problem(self) -> dict[str, Any] | None:
+        """The description of the problem that this study is about."""
+        return cast("dict[str, Any] | None", self._read_json(_PROBLEM))
+
+    def write_problem(self, description: Mapping[str, Any]) -> None:
+        self._write_json(_PROBLEM, description)
+
+    def seed(self, proposal: int) -> int:
+        """The study's seed; the first worker's proposal becomes it."""
+        stored = self._attributes().get(_SEED)
+        if stored is None:
+            self._set(_SEED, proposal)
+            stored = self._attributes()[_SEED]
+        return int(stored)
+
+    # Measurements and verdicts.
+
+    def measurements(self, fingerprint: str) -> dict[str, dict[Shape, Measurement]]:
+        """All stored measurements with this fingerprint, by quantity and shape."""
+        prefix = f"{_MEASURED}:{_digest(fingerprint)}:"
+        result: dict[str, dict[Shape, Measurement]] = defaultdict(dict)
+        for key, entry in self._attributes().items():
+            if key.startswith(prefix):
+                quantity, width, _ = key.removeprefix(prefix).split(":")
+                for depth, row in entry.items():
+                    shape = Shape(int(depth), int(width))
+                    result[quantity][shape] = _measurement_from_json(row, fingerprint)
+        return dict(result)
+
+    def write_measurements(self, quantity: str, measurements: Mapping[Shape, Measurement]) -> None:
+        """Add measurements of a quantity; only the holder of the measuring lease may."""
+        attributes = self._attributes()
+        for fingerprint in {m.fingerprint for m in measurements.values()}:
+            entries: dict[str, dict[str, Any]] = defaultdict(dict)
+            for shape, measurement in measurements.items():
+                if measurement.fingerprint == fingerprint:
+                    block = shape.depth // _DEPTHS_PER_ENTRY
+                    key = f"{_MEASURED}:{_digest(fingerprint)}:{quantity}:{shape.width}:{block}"
+                    entries[key][str(shape.depth)] = _measurement_to_json(measurement)
+            for key, entry in entries.items():
+                self._set(key, {**attributes.get(key, {}), **entry})
+
+    def screening(self) -> dict[str, Any] | None:
+        """The verdicts on all shapes, or None while they are not known yet."""
+        return cast("dict[str, Any] | None", self._read_json(_SCREENING))
+
+    def write_screening(self, screening: Mapping[str, Any]) -> None:
+        self._write_json(_SCREENING, screening)
+
+    # The measuring lease.
+
+    def write_lease(self, beat: int | None) -> None:
+        """Announce that this worker wants to measure or is measuring; None gives the lease up."""
+        self._set(f"{_LEASE}:{_worker()}", beat)
+
+    def other_leases(self) -> dict[str, int]:
+        """Workers other than this one that want to measure, and their last beat."""
+        own = f"{_LEASE}:{_worker()}"
+        return {
+            key.removeprefix(f"{_LEASE}:"): beat
+            for key, beat in self._attributes().items()
+            if key.startswith(f"{_LEASE}:") and key != own and beat is not None
+        }
+
+    # The stop.
+
+    def stop(self) -> dict[str, Any] | None:
+        """The stored decision to end the search: ``kind``, ``reason`` and its figures."""
+        return cast("dict[str, Any] | None", self._attributes().get(_STOP))
+
+    def write_stop(self, decision: Mapping[str, Any]) -> None:
+        self._set(_STOP, dict(decision))
+
+    def certainties(self) -> dict[int, float]:
+        """Probability of a better shape after each trial, by trial number."""
+        prefix = f"{_CERTAINTY}:"
+        return {
+            int(key.removeprefix(prefix)): probability
+            for key, probability in self._attributes().items()
+            if key.startswith(prefix)
+        }
+
+    def write_certainty(self, trial_number: int, probability: float) -> None:
+        # A finished trial takes no more attributes, so the study keeps it.
+        self._set(f"{_CERTAINTY}:{trial_number}", probability)
+
+    # Trials.
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, as stored now. Not to be changed."""
+        return self._storage.get_all_trials(self._study_id, deepcopy=False)
+
+    def history(self) -> History:
+        """What the trials say; see :class:`History`."""
+        return read_history(self.trials())
+
+    def claim(self, trial_id: int, shape: Shape, *, replicate: bool = False) -> Objection | None:
+        """Claim a shape for a trial.
+
+        Args:
+            trial_id: The trial that will train the shape.
+            shape: The shape.
+            replicate: The shape has been trained before and is repeated on purpose.
+
+        Returns:
+            None if the claim holds, else what stands against it, and the claim is withdrawn.
+        """
+        claim = {
+            "shape": list(shape),
+            "replicate": replicate,
+            "worker": _worker(),
+            "host": _HOST,
+            "pid": os.getpid(),
+        }
+        self._storage.set_trial_system_attr(trial_id, _CLAIM, claim)
+        objection = self._objection(trial_id, shape, replicate)
+        if objection is not None:
+            self._storage.set_trial_system_attr(trial_id, _CLAIM, None)
+        return objection
+
+    def _objection(self, trial_id: int, shape: Shape, replicate: bool) -> Objection | None:
+        trials = self.trials()
+        history = read_history(trials)
+        numbers = {trial._trial_id: trial.number for trial in trials}
+        for number in history.running:
+            if number != numbers[trial_id] and history.shapes[number] == shape:
+                return Objection(f"{shape} is being trained by trial {number}", final=False)
+        for number in sorted(history.trained):
+            if history.shapes[number] == shape and not replicate:
+                return Objection(f"{shape} has been trained by trial {number}", final=True)
+        return None
+
+    def release_dead_claims(self) -> None:
+        """End the trials of workers of this machine that are certainly dead."""
+        for trial in self.trials():
+            claim = trial.system_attrs.get(_CLAIM)
+            if trial.state == TrialState.RUNNING and claim and _worker_is_dead(claim):
+                self.write_failure(trial._trial_id, INTERRUPTED)
+                try:
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                except RuntimeError:  # Another worker was quicker, which is as good.
+                    continue
+
+    def write_properties(self, trial_id: int, properties: Mapping[str, float]) -> None:
+        """Show measured properties of a trial, in SI units, as user attributes."""
+        for name, value in properties.items():
+            self._storage.set_trial_user_attr(trial_id, name, value)
+
+    def write_reason(self, trial_id: int, reason: str) -> None:
+        """Say in the trial why it was ended without being trained to the end."""
+        self._storage.set_trial_user_attr(trial_id, REASON, reason[:_MAX_CHARACTERS])
+
+    def write_failure(self, trial_id: int, reason: str) -> None:
+        self._storage.set_trial_system_attr(trial_id, _FAILURE, reason[:_MAX_CHARACTERS])
+        self.write_reason(trial_id, reason)
+
+    def write_cut(self, trial_id: int, cut: Cut, reason: str) -> None:
+        """Store that a training is cut short, with the prediction that stands in for its result."""
+        self._storage.set_trial_system_attr(
+            trial_id, _CUT, {"log_error": cut.log_error, "deviation": cut.deviation}
+        )
+        self.write_reason(trial_id, reason)
+
+    # Attributes.
+
+    def _attributes(self) -> dict[str, Any]:
+        return self._storage.get_study_system_attrs(self._study_id)
+
+    def _set(self, key: str, value: Any) -> None:
+        self._storage.set_study_system_attr(self._study_id, key, value)
+
+    def _write_json(self, key: str, value: Any) -> None:
+        """Store a long value in pieces; the header, written last, makes them valid at once."""
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        pieces = [text[i : i + _MAX_CHARACTERS] for i in range(0, len(text), _MAX_CHARACTERS)]
+        digest = _digest(text)
+        for i, piece in enumerate(pieces):
+            self._set(f"{key}:{digest}:{i}", piece)
+        self._set(key, {"digest": digest, "pieces": len(pieces)})
+
+    def _read_json(self, key: str) -> Any:
+        attributes = self._attributes()
+        header = attributes.get(key)
+        if header is None:
+            return None
+        pieces = (attributes[f"{key}:{header['digest']}:{i}"] for i in range(header["pieces"]))
+        return json.loads("".join(pieces))
+
+
+def read_history(trials: Iterable[FrozenTrial]) -> History:
+    """Read what trials say. Trials that never had a shape say nothing."""
+    trained: dict[int, float] = {}
+    curves: dict[int, dict[int, float]] = {}
+    shapes: dict[int, Shape] = {}
+    cuts: dict[int, Cut] = {}
+    failures: dict[Shape, int] = defaultdict(int)
+    epochs: dict[int, int] = {}
+    trials = list(trials)
+    timeout = _claim_timeout(trials)
+    running = []
+    for trial in trials:
+        shape = shape_of(trial)
+        if shape is None:
+            continue
+        number, attributes = trial.number, trial.system_attrs
+        if trial.state == TrialState.COMPLETE and ACCURACY in trial.user_attrs:
+            trained[number] = float(trial.user_attrs[ACCURACY])
+            curves[number] = _finite(trial.intermediate_values)
+        elif trial.state == TrialState.RUNNING and _is_live(trial, timeout):
+            running.append(number)
+        elif trial.state == TrialState.PRUNED and attributes.get(_CUT) is not None:
+            cut = attributes[_CUT]
+            cuts[number] = Cut(shape, cut["log_error"], cut["deviation"])
+        elif trial.state == TrialState.FAIL and attributes.get(_FAILURE) != INTERRUPTED:
+            failures[shape] += 1
+            continue
+        else:
+            continue
+        shapes[number] = shape
+        epochs[number] = max(1, len(trial.intermediate_values))
+    return History(trained, curves, shapes, tuple(running), cuts, dict(failures), epochs)
+
+
+def shape_of(trial: FrozenTrial) -> Shape | None:
+    """The shape that a trial trains or trained, or None before it is known."""
+    if "depth" in trial.params and "width" in trial.params:
+        return Shape(int(trial.params["depth"]), int(trial.params["width"]))
+    claim = trial.system_attrs.get(_CLAIM)
+    return None if not claim else Shape(*claim["shape"])
+
+
+def claimed_shape(trial: FrozenTrial) -> Shape | None:
+    """The shape that a trial holds a claim on."""
+    claim = trial.system_attrs.get(_CLAIM)
+    return None if not claim else Shape(*claim["shape"])
+
+
+def is_replicate(trial: FrozenTrial) -> bool:
+    """Whether a trial repeats a trained shape on purpose."""
+    claim = trial.system_attrs.get(_CLAIM)
+    return bool(claim and claim["replicate"])
+
+
+def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
+    """What a user fixed by enqueueing this trial."""
+    return dict(trial.system_attrs.get("fixed_params") or {})
+
+
+def _is_live(trial: FrozenTrial, timeout: datetime.timedelta) -> bool:
+    claim = trial.system_attrs.get(_CLAIM)
+    if not claim or _worker_is_dead(claim):
+        return False
+    started = trial.datetime_start
+    return started is None or datetime.datetime.now() - started < timeout
+
+
+def _claim_timeout(trials: Sequence[FrozenTrial]) -> datetime.timedelta:
+    durations = [t.duration for t in trials if t.state == TrialState.COMPLETE and t.duration]
+    return max([_CLAIM_TIMEOUT, *(5 * duration for duration in durations)])
+
+
+def _worker_is_dead(claim: Mapping[str, Any]) -> bool:
+    """Whether a claim's worker is known to be gone; only workers of this machine can be asked."""
+    if claim["host"] != _HOST or claim["worker"] == _worker():
+        return False
+    if claim["pid"] == os.getpid():
+        return True  # This process is somebody else: the number was used again.
+    try:
+        os.kill(claim["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _worker() -> str:
+    """Name of this process among the workers of a study; a forked child has its own."""
+    return f"{_IMPORT}-{os.getpid()}"
+
+
+def _finite(values: Mapping[int, float]) -> dict[int, float]:
+    return {step: value for step, value in sorted(values.items()) if math.isfinite(value)}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _measurement_to_json(measurement: Measurement) -> list[Any]:
+    # Infinity is not JSON: storages keep it, browsers choke on it.
+    numbers = [
+        None if math.isinf(x) else x
+        for x in (measurement.value, measurement.low, measurement.high)
+    ]
+    return [*numbers, measurement.samples, measurement.note]
+
+
+def _measurement_from_json(row: Sequence[Any], fingerprint: str) -> Measurement:
+    value, low, high = (math.inf if x is None else float(x) for x in row[:3])
+    return Measurement(value, low, high, int(row[3]), fingerprint, str(row[4]))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import formula_objective
+from conftest import surface
+from optuna.trial import TrialState
+
+from optuna_shape import Shape
+from optuna_shape import ShapeDashboard
+from optuna_shape import ShapeProblem
+from optuna_shape import ShapeSampler
+from optuna_shape import ShapeTerminator
+from optuna_shape.records import StudyRecords
+
+MakeProblem = Callable[..., ShapeProblem]
+
+
+def make_study(problem: ShapeProblem, **options: object) -> optuna.Study:
+    sampler = ShapeSampler(problem, seed=0)
+    return optuna.create_study(direction=problem.direction, sampler=sampler, **options)  # type: ignore[arg-type]
+
+
+def trained(study: optuna.Study) -> int:
+    return sum(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
+@pytest.mark.parametrize(
+    ("goal", "constraints"),
+    [("accuracy", ()), ("accuracy", ("latency <= 1 ms",)), ("latency", ("accuracy >= 85 %",))],
+)
+def test_stops_early_with_a_good_answer_and_says_why(
+    make_problem: MakeProblem, goal: str, constraints: tuple[str, ...]
+) -> None:
+    problem = make_problem(goal, constraints, depth=range(1, 10), width=range(4, 33, 4))
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), callbacks=[ShapeTerminator(problem)])
+    feasible = problem.feasible(study)
+    assert 6 <= trained(study) < len(feasible) / 2
+    stop = StudyRecords(study).stop()
+    assert stop is not None
+    assert stop["kind"] == "certain"
+    assert stop["probability"] <= stop["delta"]
+    assert StudyRecords(study).certainties()[study.trials[-1].number] == stop["probability"]
+    best = problem.best(study)
+    assert best is not None
+    if goal == "accuracy":
+        assert surface(best.shape) >= max(surface(s) for s in feasible) - 0.006
+    else:
+        reaching = [s for s in feasible if surface(s) >= 0.85]
+        screening = problem.screen(study)
+        cheapest = min(screening.value("latency", s) or 0 for s in reaching)
+        assert best.latency is not None
+        assert best.latency <= 1.06 * cheapest
+
+
+def test_says_early_that_nothing_reaches_the_accuracy(make_problem: MakeProblem) -> None:
+    problem = make_problem("latency", ("accuracy >= 99.9 %",), depth=range(1, 10))
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), callbacks=[ShapeTerminator(problem)])
+    stop = StudyRecords(study).stop()
+    assert stop is not None
+    assert stop["kind"] == "hopeless"
+    assert trained(study) < len(problem.space) / 2
+    assert problem.best(study) is None
+
+
+def test_the_stop_is_a_stored_fact_for_every_worker(
+    make_problem: MakeProblem, tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path / 's.db'}"
+    problem = make_problem("latency", ("accuracy >= 85 %",), depth=range(1, 10))
+    study = make_study(problem, storage=storage, study_name="s")
+    study.optimize(formula_objective(problem), callbacks=[ShapeTerminator(problem)])
+    before = trained(study)
+    other = make_problem("latency", ("accuracy >= 85 %",), depth=range(1, 10))
+    again = optuna.load_study(study_name="s", storage=storage, sampler=ShapeSampler(other))
+    again.optimize(formula_objective(other))
+    assert trained(again) == before
+
+
+def test_it_waits_for_enough_trainings(make_problem: MakeProblem) -> None:
+    problem = make_problem(depth=range(1, 4))
+    study = make_study(problem)
+    study.optimize(
+        formula_objective(problem, lambda shape: 0.9), callbacks=[ShapeTerminator(problem)]
+    )
+    assert trained(study) >= 6
+
+
+@pytest.mark.parametrize("options", [{"epsilon": -0.1}, {"epsilon": 1.0}, {"delta": 0.0}])
+def test_options_are_checked(make_problem: MakeProblem, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="fraction|probability"):
+        ShapeTerminator(make_problem(), **options)
+
+
+def test_dashboard_holds_the_note_and_the_shape_map(make_problem: MakeProblem) -> None:
+    problem = make_problem("accuracy", ("latency <= 1 ms",))
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), n_trials=6, callbacks=[ShapeDashboard(problem)])
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    note = "".join(str(v) for k, v in attributes.items() if k.startswith("dashboard:note"))
+    best = problem.best(study)
+    assert best is not None
+    assert f"shape ({best.shape.depth}, {best.shape.width})" in note
+    assert "latency <= 1 ms | " in note.replace("\\", "")
+    assert any("shape-map" in key for key in attributes)
+
+
+def test_terminator_survives_a_study_where_all_failed(make_problem: MakeProblem) -> None:
+    problem = make_problem(depth=[1], width=[4, 8])
+    study = make_study(problem)
+    study.optimize(
+        formula_objective(problem, lambda shape: float("nan")),
+        callbacks=[ShapeTerminator(problem)],
+    )
+    assert trained(study) == 0
+    assert problem.best(study) is None
+    assert problem.screen(study).feasible == (Shape(1, 4), Shape(1, 8))

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from optuna_shape import Measurement
+from optuna_shape import Shape
+from optuna_shape.records import Cut
+from optuna_shape.records import StudyRecords
+from optuna_shape.records import read_history
+
+
+def ask(study: optuna.Study) -> optuna.Trial:
+    return study.ask()
+
+
+def test_long_values_survive_in_pieces_every_storage_takes(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 's.db'}")
+    records = StudyRecords(study)
+    assert records.problem() is None
+    description = {"widths": list(range(5000)), "name": "naïve \N{SNOWMAN}"}
+    records.write_problem(description)
+    assert StudyRecords(study).problem() == description
+    for value in study._storage.get_study_system_attrs(study._study_id).values():
+        assert not isinstance(value, str) or len(value) <= 2045
+
+
+def test_measurements_are_kept_apart_by_fingerprint() -> None:
+    records = StudyRecords(optuna.create_study())
+    first = Measurement(0.002, 0.0019, 0.0021, 11, "gpu", "")
+    records.write_measurements("latency", {Shape(1, 8): first, Shape(40, 8): first})
+    records.write_measurements(
+        "latency", {Shape(2, 8): Measurement.impossible("gpu", "out of memory")}
+    )
+    records.write_measurements("latency", {Shape(1, 8): Measurement.exact(9.0, "cpu")})
+    known = records.measurements("gpu")["latency"]
+    assert known[Shape(1, 8)] == known[Shape(40, 8)] == first
+    assert math.isinf(known[Shape(2, 8)].value)
+    assert known[Shape(2, 8)].note == "out of memory"
+    assert records.measurements("cpu")["latency"] == {Shape(1, 8): Measurement.exact(9.0, "cpu")}
+    assert records.measurements("tpu") == {}
+
+
+def test_the_first_seed_stays() -> None:
+    records = StudyRecords(optuna.create_study())
+    assert records.seed(7) == 7
+    assert records.seed(8) == 7
+
+
+def test_a_claimed_shape_cannot_be_claimed_again() -> None:
+    study = optuna.create_study()
+    records = StudyRecords(study)
+    first, second = ask(study), ask(study)
+    assert records.claim(first._trial_id, Shape(1, 8)) is None
+    objection = records.claim(second._trial_id, Shape(1, 8))
+    assert objection is not None
+    assert not objection.final
+    assert records.claim(second._trial_id, Shape(1, 16)) is None
+    assert records.history().claimed == {Shape(1, 8), Shape(1, 16)}
+
+
+def test_a_trained_shape_cannot_be_claimed_but_on_purpose() -> None:
+    study = optuna.create_study()
+    records = StudyRecords(study)
+    first = ask(study)
+    records.claim(first._trial_id, Shape(1, 8))
+    first.suggest_int("depth", 1, 1)
+    first.suggest_int("width", 8, 8)
+    first.set_user_attr("accuracy", 0.9)
+    study.tell(first, 0.9)
+    second = ask(study)
+    objection = records.claim(second._trial_id, Shape(1, 8))
+    assert objection is not None
+    assert objection.final
+    assert records.claim(second._trial_id, Shape(1, 8), replicate=True) is None
+
+
+def _claim_and_die(path: str) -> None:
+    study = optuna.load_study(study_name="s", storage=path)
+    trial = study.ask()
+    StudyRecords(study).claim(trial._trial_id, Shape(1, 8))
+    os._exit(9)
+
+
+def test_the_claim_of_a_killed_worker_is_free_at_once(tmp_path: Path) -> None:
+    path = f"sqlite:///{tmp_path / 's.db'}"
+    study = optuna.create_study(study_name="s", storage=path)
+    worker = multiprocessing.get_context("spawn").Process(target=_claim_and_die, args=(path,))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 9
+    records = StudyRecords(study)
+    assert study.trials[0].state == TrialState.RUNNING
+    assert records.history().claimed == frozenset()
+    assert records.claim(ask(study)._trial_id, Shape(1, 8)) is None
+    records.release_dead_claims()
+    assert study.trials[0].state == TrialState.FAIL
+    assert records.history().failures == {}, "a killed worker says nothing against the shape"
+    assert study.trials[1].state == TrialState.RUNNING
+
+
+@settings(max_examples=30, deadline=None)
+@given(order=st.permutations(range(5)))
+def test_history_does_not_depend_on_the_order_of_trials(order: list[int]) -> None:
+    study = optuna.create_study()
+    records = StudyRecords(study)
+    for depth in range(1, 6):
+        trial = ask(study)
+        trial.suggest_int("depth", depth, depth)
+        trial.suggest_int("width", 8, 8)
+        trial.report(0.5, 1)
+        if depth == 4:
+            records.write_cut(trial._trial_id, Cut(Shape(4, 8), 1.0, 0.1), "late")
+            study.tell(trial, state=TrialState.PRUNED)
+        elif depth == 5:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            trial.set_user_attr("accuracy", depth / 10)
+            study.tell(trial, 0.0)
+    trials = records.trials()
+    history = read_history([trials[i] for i in order])
+    assert history == read_history(trials)
+    assert history.accuracies == {Shape(d, 8): [d / 10] for d in (1, 2, 3)}
+    assert history.cuts == {3: Cut(Shape(4, 8), 1.0, 0.1)}
+    assert history.failures == {Shape(5, 8): 1}
+
+
+def test_a_pruned_value_is_never_read_as_a_result() -> None:
+    study = optuna.create_study()
+    trial = ask(study)
+    trial.suggest_int("depth", 1, 1)
+    trial.suggest_int("width", 8, 8)
+    trial.report(0.99, 1)
+    study.tell(trial, state=TrialState.PRUNED)
+    assert study.trials[0].value == 0.99
+    assert StudyRecords(study).history().accuracies == {}
+
+
+@pytest.mark.parametrize("beat", [1, 5])
+def test_leases_of_others_are_seen_and_given_up(beat: int) -> None:
+    study = optuna.create_study()
+    records = StudyRecords(study)
+    study._storage.set_study_system_attr(study._study_id, "shape:lease:other", beat)
+    records.write_lease(2)
+    assert records.other_leases() == {"other": beat}
+    study._storage.set_study_system_attr(study._study_id, "shape:lease:other", None)
+    assert records.other_leases() == {}
