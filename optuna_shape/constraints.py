@@ -1,7 +1,7 @@
 """Properties, their units, and the constraints a user writes as text.
 
-Values are SI everywhere inside the package: seconds, joules, bytes, counts; accuracy is a fraction.
-This module is the one place where units exist.
+Values are SI everywhere inside the package: seconds, joules, bytes, counts; accuracy is a
+fraction. This module is the one place where units exist.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from optuna_shape.errors import BuildFailed
 from optuna_shape.errors import MeasurementUnavailable
 from optuna_shape.errors import NoFeasibleShape
 from optuna_shape.measure import count
-from optuna_shape.measure.boundary import survey
+from optuna_shape.measure import find_boundary
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.measurement import Meter
 from optuna_shape.space import DesignSpace
@@ -89,7 +89,7 @@ class Screening:
         }
 
     def violations(self, shape: Shape, constraints: Iterable[Constraint]) -> dict[str, float]:
-        """Values for :meth:`optuna.trial.Trial.set_constraint`: relative excess, <= 0 if within."""
+        """Relative excess over each bound, for :meth:`optuna.trial.Trial.set_constraint`."""
         result = {}
         for constraint in constraints:
             text = str(constraint)
@@ -214,13 +214,13 @@ class HardFilter:
         """Verdicts on many shapes, measuring together what can be, and no more than needed."""
         if self.mode == "exhaustive":
             return {s: self._judge(s, m) for s, m in self._measure(shapes).items()}
-        result = survey(
+        boundary = find_boundary(
             shapes,
-            lambda batch: {s: m.low > self.bound for s, m in self._measure(batch).items()},
+            lambda batch: {s: m.high <= self.bound for s, m in self._measure(batch).items()},
         )
-        measured = self._measure(result.measured)
+        measured = self._measure(list(boundary.measured))
         verdicts = {shape: self._judge(shape, m) for shape, m in measured.items()}
-        for shape, witness in result.inferred.items():
+        for shape, witness in boundary.inferred.items():
             known = verdicts[witness]
             verdicts[shape] = Verdict(
                 "over",
@@ -329,8 +329,8 @@ class RecordedMeter:
         bound: float | None = None,
     ) -> Mapping[Shape, Measurement]:
         raise MeasurementUnavailable(
-            f"The study holds no {quantity} of {shapes[0]}, and a problem read from a study cannot "
-            "measure. Make the ShapeProblem with its meter to go on."
+            f"The study holds no {quantity} of {shapes[0]}, and a problem read from a study "
+            "cannot measure. Make the ShapeProblem with its meter to go on."
         )
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
-import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -43,7 +41,6 @@ from optuna_shape.filters import screen
 from optuna_shape.measure.measurement import Meter
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import INTERRUPTED
-from optuna_shape.records import Objection
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import claimed_shape
 from optuna_shape.space import DesignSpace
@@ -59,12 +56,8 @@ TrainingLoop = Callable[["nn.Module", Trial], float]
 
 #: Name of the constraint that an enqueued shape outside the design space violates.
 OUTSIDE = "design space"
-#: A worker that measures but has not been heard of for so long (seconds) is taken for dead.
-_LEASE_TIMEOUT = 300.0
-_LEASE_POLL = 0.5
 #: A shape whose training failed this often is not tried again.
 MAX_FAILURES = 2
-_CLAIM_TRIES = 6
 
 
 @dataclass(frozen=True)
@@ -332,7 +325,7 @@ class ShapeProblem:
         return Screening.from_json(stored, measurements)
 
     def _measure(self, records: StudyRecords) -> Screening:
-        if not _take_lease(records, lambda: self._stored_screening(records) is not None):
+        if not records.take_lease(lambda: self._stored_screening(records) is not None):
             screening = self._stored_screening(records)
             assert screening is not None
             return screening
@@ -419,7 +412,7 @@ class ShapeProblem:
             self._reject(trial, f"{shape} is {verdict.status}: {verdict.reason}")
         frozen = trial.study._storage.get_trial(trial._trial_id)
         if claimed_shape(frozen) != shape:
-            objection = _claim_patiently(records, trial._trial_id, shape)
+            objection = records.claim_patiently(trial._trial_id, shape)
             if objection is not None:
                 self._reject(trial, objection.reason)
         return shape
@@ -564,42 +557,6 @@ class ShapeProblem:
         return sorted(
             reaching, key=lambda shape: (screening.value(self.goal, shape), -means[shape])
         )
-
-
-def _take_lease(records: StudyRecords, done: Callable[[], bool]) -> bool:
-    """Wait until this worker alone may measure; False if another has measured meanwhile."""
-    heard: dict[str, tuple[int, float]] = {}
-    said = False
-    while True:
-        if done():
-            return False
-        records.write_lease(1)
-        now = time.monotonic()
-        leases = records.other_leases()
-        heard = {
-            worker: heard[worker] if heard.get(worker, (None,))[0] == beat else (beat, now)
-            for worker, beat in leases.items()
-        }
-        rivals = [w for w, (_, since) in heard.items() if now - since < _LEASE_TIMEOUT]
-        # Trainings that run would be timed along; only verdicts of another device meet them.
-        if not rivals and not records.history().running:
-            return True
-        records.write_lease(None)
-        if not said:
-            said = True
-            _logger.info("Another worker measures the shapes, or trains; waiting for it to end.")
-        time.sleep(_LEASE_POLL * random.uniform(0.5, 1.5))
-
-
-def _claim_patiently(records: StudyRecords, trial_id: int, shape: Shape) -> Objection | None:
-    """Claim a shape that somebody asked for by name; colliding askers withdraw and try again."""
-    objection = None
-    for attempt in range(_CLAIM_TRIES):
-        objection = records.claim(trial_id, shape)
-        if objection is None or objection.final:
-            break
-        time.sleep(random.uniform(0, 0.02 * 2**attempt))
-    return objection
 
 
 def _differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:

@@ -131,7 +131,8 @@ class ShapePruner(BasePruner):
             return None, cut
         probability = probability_reaches(prediction, target)
         reason = (
-            f"at epoch {reports} of {epochs} its accuracy is {format_quantity('accuracy', value)}; "
+            f"at epoch {reports} of {epochs} its accuracy is "
+            f"{format_quantity('accuracy', value)}; "
             f"the probability of ending above {format_quantity('accuracy', best)} is "
             f"{probability:.2g}"
         )

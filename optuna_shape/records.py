@@ -7,7 +7,7 @@ Study                                 what
 ------------------------------------  -----------------------------------------------------------
 ``shape:problem``                     the description of the problem, written once
 ``shape:seed``                        seed of the decisions, the first sampler's
-``shape:measured:<run>:<q>:<w>:<i>``  measurements of quantity q at width w, sixteen depths an entry
+``shape:measured:<run>:<q>:<w>:<i>``  measurements of quantity q at width w, sixteen depths each
 ``shape:screening``                   verdicts on every shape: its presence lets trainings begin
 ``shape:lease:<worker>``              who measures; changes while its holder is alive
 ``shape:stop``                        the decision to end the search
@@ -30,11 +30,15 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import logging
 import math
 import os
+import random
 import socket
+import time
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -50,6 +54,8 @@ from optuna.trial import TrialState
 
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.space import Shape
+
+_logger = logging.getLogger(f"optuna.{__name__}")
 
 _PROBLEM = "shape:problem"
 _SEED = "shape:seed"
@@ -71,9 +77,15 @@ INTERRUPTED = "interrupted"
 #: Longest attribute that every storage and the dashboard take.
 _MAX_CHARACTERS = 2045
 _DEPTHS_PER_ENTRY = 16
+#: A worker that measures but has not been heard of for so long (seconds) is taken for dead.
+_LEASE_TIMEOUT = 300.0
+_LEASE_POLL = 0.5
+_CLAIM_TRIES = 6
 #: A claim whose worker cannot be asked is given up after this, or five times the longest training.
 _CLAIM_TIMEOUT = datetime.timedelta(hours=1)
 
+# Waiting times are drawn by chance of their own: the user's seeded generators stay untouched.
+_chance = random.SystemRandom()
 _IMPORT = uuid.uuid4().hex
 _HOST = socket.gethostname()
 
@@ -220,6 +232,29 @@ class StudyRecords:
             if key.startswith(f"{_LEASE}:") and key != own and beat is not None
         }
 
+    def take_lease(self, done: Callable[[], bool]) -> bool:
+        """Wait until this worker alone may measure; False if another has measured meanwhile."""
+        heard: dict[str, tuple[int, float]] = {}
+        said = False
+        while not done():
+            self.write_lease(1)
+            now = time.monotonic()
+            # A lease is as old as this worker has seen it unchanged: clocks are not compared.
+            heard = {
+                worker: heard[worker] if heard.get(worker, (None,))[0] == beat else (beat, now)
+                for worker, beat in self.other_leases().items()
+            }
+            rivals = [w for w, (_, since) in heard.items() if now - since < _LEASE_TIMEOUT]
+            # Trainings that run would be timed along; only verdicts of another device meet them.
+            if not rivals and not self.history().running:
+                return True
+            self.write_lease(None)
+            if not said:
+                said = True
+                _logger.info("Another worker measures the shapes, or trains; waiting for its end.")
+            time.sleep(_LEASE_POLL * _chance.uniform(0.5, 1.5))
+        return False
+
     # The stop.
 
     def stop(self) -> dict[str, Any] | None:
@@ -276,6 +311,16 @@ class StudyRecords:
             self._storage.set_trial_system_attr(trial_id, _CLAIM, None)
         return objection
 
+    def claim_patiently(self, trial_id: int, shape: Shape) -> Objection | None:
+        """Claim a shape that was asked for by name: colliding workers withdraw and try again."""
+        objection = None
+        for attempt in range(_CLAIM_TRIES):
+            objection = self.claim(trial_id, shape)
+            if objection is None or objection.final:
+                break
+            time.sleep(_chance.uniform(0, 0.02 * 2**attempt))
+        return objection
+
     def _objection(self, trial_id: int, shape: Shape, replicate: bool) -> Objection | None:
         trials = self.trials()
         history = read_history(trials)
@@ -313,7 +358,7 @@ class StudyRecords:
         self.write_reason(trial_id, reason)
 
     def write_cut(self, trial_id: int, cut: Cut, reason: str) -> None:
-        """Store that a training is cut short, with the prediction that stands in for its result."""
+        """Store that a training is cut short, and the prediction that stands in for it."""
         self._storage.set_trial_system_attr(
             trial_id, _CUT, {"log_error": cut.log_error, "deviation": cut.deviation}
         )

@@ -83,10 +83,8 @@ def test_text_of_a_constraint_reads_back(name: str, bound: float, share: bool) -
 
 @given(text=st.text(max_size=40))
 def test_no_text_breaks_the_parser(text: str) -> None:
-    try:
+    with pytest.raises(InvalidConstraint, match="Cannot read|Unknown property"):
         Constraint.parse(text)
-    except InvalidConstraint as error:
-        assert repr(text)[1:5] in str(error) or text.strip() == "" or "Cannot read" in str(error)
 
 
 @pytest.mark.parametrize(
