@@ -130,11 +130,12 @@ def search(
         constraints = constraint or [
             text.format(depth=max(depths), width=max(widths)) for text in DEFAULT_CONSTRAINTS
         ]
+        meter = DeviceMeter(device=device, batch_size=batch_size)
         problem = ShapeProblem(
             space,
             goal=goal,
             constraints=constraints,
-            meter=DeviceMeter(device=device, batch_size=batch_size),
+            meter=meter,
             epochs=epochs,
         )
         name = study_name or _study_name(problem, images)
@@ -147,7 +148,8 @@ def search(
             sampler=ShapeSampler(problem, seed=seed),
             pruner=ShapePruner(problem),
         )
-        _run(console, problem, study, images, output / name, device, seed, trials)
+        torch_device = meter.setting.device
+        _run(console, problem, study, images, output / name, torch_device, seed, trials)
 
 
 def main() -> None:
@@ -161,11 +163,10 @@ def _run(
     study: optuna.Study,
     images: Data,
     folder: Path,
-    device: str,
+    device: torch.device,
     seed: int,
     trials: int | None,
 ) -> None:
-    torch_device = _torch_device(device)
     display = SearchDisplay(problem, study, console)
     display.question(images.name, len(images.train_x), len(images.validation_x))
     with console.status("Measuring the shapes before any training ..."):
@@ -186,7 +187,7 @@ def _run(
             images,
             epochs=problem.epochs or 1,
             seed=seed,
-            device=torch_device,
+            device=device,
             report=report,
         )
         save_checkpoint(folder / f"trial-{trial.number}", model, problem.space, shape, {})
@@ -214,7 +215,7 @@ def _run(
     if answer is None:
         display.no_answer()
         raise typer.Exit(EXIT_NO_ANSWER)
-    checkpoint, test = _publish(problem, answer, images, folder, torch_device)
+    checkpoint, test = _publish(problem, answer, images, folder, device)
     display.answer(answer, test, checkpoint)
 
 

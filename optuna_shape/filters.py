@@ -9,24 +9,21 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-from functools import cache
 from typing import Any
 from typing import Literal
 
 from optuna_shape.constraints import Constraint
 from optuna_shape.constraints import format_quantity
-from optuna_shape.errors import BuildFailed
 from optuna_shape.errors import MeasurementUnavailable
 from optuna_shape.errors import NoFeasibleShape
-from optuna_shape.measure import count
 from optuna_shape.measure import find_boundary
+from optuna_shape.measure.counting import COUNTED
+from optuna_shape.measure.counting import measure_count
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.measurement import Meter
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
-#: Quantities that are counted from the network itself; no device takes part.
-COUNTED = ("size", "parameters", "flops")
 COUNTED_FINGERPRINT = "counted"
 #: Fewest shapes measured together: honest timing interleaves them.
 _BATCH = 16
@@ -142,7 +139,6 @@ class Measurer:
         self._space = space
         self._meter = meter
         self._store = store
-        self._counts = cache(lambda shape: count(space, shape))
         self.known: dict[str, dict[Shape, Measurement]] = {
             quantity: dict(values) for quantity, values in known.items()
         }
@@ -156,7 +152,10 @@ class Measurer:
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
             if quantity in COUNTED and self._space.builder is not None:
-                new = {shape: self._count(quantity, shape) for shape in batch}
+                new = {
+                    shape: measure_count(self._space, shape, quantity, COUNTED_FINGERPRINT)
+                    for shape in batch
+                }
             elif self._meter is not None:
                 new = dict(self._meter.measure(self._space, batch, quantity, bound))
             else:
@@ -167,23 +166,6 @@ class Measurer:
             self._store(quantity, new)
             known.update(new)
         return {shape: known[shape] for shape in shapes}
-
-    def _count(self, quantity: str, shape: Shape) -> Measurement:
-        try:
-            counts = self._counts(shape)
-        except BuildFailed as error:
-            return Measurement.impossible(COUNTED_FINGERPRINT, str(error))
-        value = {
-            "size": counts.size_bytes,
-            "parameters": counts.parameters,
-            "flops": counts.flops,
-        }[quantity]
-        if value is None:
-            raise MeasurementUnavailable(
-                f"{quantity} of {shape} cannot be counted without the shape of an input. "
-                "Pass DesignSpace(..., input_shape=(3, 32, 32))."
-            )
-        return Measurement.exact(float(value), COUNTED_FINGERPRINT)
 
 
 @dataclass(frozen=True)
@@ -306,7 +288,8 @@ def screen(
                 raise
             continue
         for shape, measurement in measurements.items():
-            if not math.isfinite(measurement.value):
+            # FLOPs may be uncountable where the device runs the network all the same.
+            if not math.isfinite(measurement.value) and quantity != "flops":
                 verdicts[shape] = Verdict("over", measurement.note, quantity, 1.0)
     complete = {shape: verdicts.get(shape, Verdict("within")) for shape in space.shapes}
     screening = Screening(fingerprint, bounds, complete, measurer.known)

@@ -31,13 +31,13 @@ from optuna_shape.constraints import format_quantity
 from optuna_shape.errors import InvalidAccuracy
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import StudyMismatch
-from optuna_shape.filters import COUNTED
 from optuna_shape.filters import COUNTED_FINGERPRINT
 from optuna_shape.filters import Measurer
 from optuna_shape.filters import RecordedMeter
 from optuna_shape.filters import Screening
 from optuna_shape.filters import ShapeFilter
 from optuna_shape.filters import screen
+from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.measurement import Meter
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import INTERRUPTED
@@ -177,7 +177,7 @@ class ShapeProblem:
                 )
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Literal["maximize", "minimize"]:
         """``"maximize"`` for accuracy, ``"minimize"`` for the other goals."""
         return "maximize" if self.goal == ACCURACY else "minimize"
 
@@ -371,8 +371,9 @@ class ShapeProblem:
         """Relative cost of training each feasible shape for one epoch."""
         shapes = screening.feasible
         if self.training_cost is None:
-            flops = {shape: screening.value("flops", shape) or 0.0 for shape in shapes}
-            return flops if all(flops.values()) else dict.fromkeys(shapes, 1.0)
+            flops = {shape: screening.value("flops", shape) or math.inf for shape in shapes}
+            known = all(map(math.isfinite, flops.values()))
+            return flops if known else dict.fromkeys(shapes, 1.0)
         costs = {shape: float(self.training_cost(shape)) for shape in shapes}
         for shape, cost in costs.items():
             if not (math.isfinite(cost) and cost > 0):

@@ -298,7 +298,7 @@ class StudyRecords:
         Returns:
             None if the claim holds, else what stands against it, and the claim is withdrawn.
         """
-        claim = {
+        claim: dict[str, Any] = {
             "shape": list(shape),
             "replicate": replicate,
             "worker": _worker(),

@@ -214,7 +214,7 @@ def _rank_by_cost(
     belief: Belief, goal_costs: np.ndarray, pending: Posterior, free: np.ndarray
 ) -> list[tuple[int, bool]]:
     """Rank for a cost goal: new shapes, and trained ones whose doubtful accuracy decides."""
-    threshold, answer = float(log_error(belief.accuracy_bound)), belief.answer
+    threshold, answer = float(log_error(belief.accuracy_bound or 0.0)), belief.answer
     best = None if answer is None else float(goal_costs[answer])
     once = [i for i in belief.trained if len(belief.history.accuracies[belief.shapes[i]]) == 1]
     replicates = replicate_candidates(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import formula_objective
-from conftest import surface
 from optuna.trial import TrialState
+from problems import formula_objective
+from problems import surface
 
 from optuna_shape import Shape
 from optuna_shape import ShapeDashboard

@@ -7,11 +7,11 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from conftest import formula_objective
-from conftest import latency
-from conftest import surface
-from conftest import table
 from optuna.trial import TrialState
+from problems import formula_objective
+from problems import latency
+from problems import surface
+from problems import table
 from torch import nn
 
 from optuna_shape import DesignSpace

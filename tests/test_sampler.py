@@ -8,14 +8,14 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import formula_objective
-from conftest import surface
-from conftest import table
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.testing import pytest_samplers
 from optuna.trial import TrialState
+from problems import formula_objective
+from problems import surface
+from problems import table
 
 from optuna_shape import DesignSpace
 from optuna_shape import Shape

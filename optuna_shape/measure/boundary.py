@@ -1,0 +1,96 @@
+"""Which shapes have to be measured, if a deeper network of the same width costs no less.
+
+Cost rises with depth, block by block. It does *not* rise with width everywhere: kernels like
+some widths better than others, and a wider network may well be faster. So every width is walked
+by itself, from the shallowest depth on, and once one depth is not within, all deeper ones of that
+width are inferred to be over, without being built. A shape that is within is always measured. A
+random sample of the inferred is measured nonetheless, and a width in which one of those is within
+is measured to the end.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna_shape.space import Shape
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What is known of every shape of a grid, and how.
+
+    Attributes:
+        measured: Whether each shape that was measured is within.
+        inferred: The shapes that are over by inference, each with its witness: the deepest
+            shallower shape of its width that was measured, and is not within.
+        audited: Those measured that would have been inferred, had they not been drawn.
+    """
+
+    measured: Mapping[Shape, bool]
+    inferred: Mapping[Shape, Shape]
+    audited: frozenset[Shape]
+
+    @property
+    def contradicted(self) -> frozenset[Shape]:
+        """The audited shapes that are within, against the inference."""
+        return frozenset(shape for shape in self.audited if self.measured[shape])
+
+
+def find_boundary(
+    shapes: Iterable[Shape],
+    measure: Callable[[Sequence[Shape]], Mapping[Shape, bool]],
+    *,
+    seed: int = 0,
+) -> Boundary:
+    """Find out which shapes are within, measuring few of the others.
+
+    Args:
+        shapes: The grid, or what is left of it.
+        measure: Says of each of some shapes whether it is within; one that cannot be decided is
+            not. It is given one shape of every width together, since honest timing alternates
+            between several.
+        seed: Of the audit.
+    """
+    columns: defaultdict[int, list[Shape]] = defaultdict(list)
+    for shape in sorted(set(shapes)):
+        columns[shape.width].append(shape)
+    within: dict[Shape, bool] = {}
+
+    walks = list(columns.values())
+    while walks:
+        within |= measure([walk[0] for walk in walks])
+        walks = [walk[1:] for walk in walks if within[walk[0]] and len(walk) > 1]
+
+    inferred = [shape for column in columns.values() for shape in column if shape not in within]
+    audited = _audit(inferred, within, seed)
+    if audited:
+        within |= measure(audited)
+    refuted = {shape.width for shape in audited if within[shape]}
+    doubtful = [shape for shape in inferred if shape.width in refuted and shape not in within]
+    if doubtful:
+        within |= measure(doubtful)
+
+    return Boundary(
+        measured=within,
+        inferred={
+            shape: max(o for o in columns[shape.width] if o in within and o < shape)
+            for shape in sorted(inferred)
+            if shape not in within
+        },
+        audited=frozenset(audited),
+    )
+
+
+def _audit(inferred: Sequence[Shape], within: Mapping[Shape, bool], seed: int) -> list[Shape]:
+    """Draw some inferred shapes: a tenth up to ten of them, and a twentieth of further ones."""
+    size = min(10, math.ceil(len(inferred) / 10)) + max(0, len(inferred) - 100) // 20
+    # Measurements that find nothing within stay below a fifth of the grid.
+    spare = (len(within) + len(inferred)) // 5 - sum(not inside for inside in within.values())
+    return sorted(random.Random(seed).sample(sorted(inferred), max(0, min(size, spare))))

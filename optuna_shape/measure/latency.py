@@ -1,0 +1,305 @@
+"""Latency as the host sees it: one call of the network, until the device is done.
+
+Calls that follow each other are no independent readings (clocks, caches and neighbours change
+slowly), so they are taken in short blocks, and the blocks of all networks at hand are taken in
+rounds of random order. A small network of our own is timed in every round: its pace tells
+a machine that drifts, and one too busy to be measured on. Measuring a network ends as soon as the
+sequential test of :mod:`optuna_shape.measure.sequential` knows the side of the bound.
+
+What the test cannot know is how much slower or faster the same network is in another process or
+an hour later. Its bounds are therefore widened by a guard, taken from re-measurements (A/A): they
+hold for the machine, not for this minute of it.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from dataclasses import field
+
+import numpy as np
+
+from optuna_shape.errors import NoisyMachine
+from optuna_shape.measure.measurement import Measurement
+from optuna_shape.measure.running import Call
+from optuna_shape.measure.running import impossible
+from optuna_shape.measure.running import out_of_memory
+from optuna_shape.measure.sequential import confidence_sequence
+from optuna_shape.measure.sequential import fewest
+from optuna_shape.space import Shape
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], None]
+
+_MIN_CALLS = 3  # per block: a median needs them
+_WARM_UP_CALLS = 5
+_PACES = 15  # blocks of the reference that say what is usual
+_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)  # seconds before the attempts to find the machine quiet
+_MAX_REDONE = 10  # rounds more than were kept
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How latency is measured; the defaults are those of a CPU, see :data:`CUDA`.
+
+    Attributes:
+        quantile: Of the latency of a call. Of the median, one sample is the median of a block;
+            a tail is made of single calls, which are less independent than blocks.
+        alpha: Probability of error of each bound, without the guard.
+        guard: Relative difference between sessions that the bounds have to allow for. Without a
+            bound to decide on, measuring also ends when the samples leave less doubt than that.
+        block: Least seconds of a block.
+        warm_up: Least seconds for which a network is called before it is timed.
+        wake: Seconds for which the device is kept busy before the first round.
+        noise: Largest robust coefficient of variation of the reference's pace.
+        drift: A round counts if the reference is within this share of its usual pace.
+        blocks: Most blocks per network, for a median and an ``alpha`` of 1 %.
+        residents: Most networks in memory together.
+    """
+
+    quantile: float = 0.5
+    alpha: float = 0.01
+    guard: float = 0.05
+    block: float = 5e-3
+    warm_up: float = 20e-3
+    wake: float = 0.0
+    noise: float = 0.1
+    drift: float = 0.15
+    blocks: int = 60
+    residents: int = 16
+
+    @property
+    def max_samples(self) -> int:
+        """Most samples per network; a tail, or more certainty, needs more of them."""
+        # Nine is the fewest that decide on a median with an alpha of 1 %.
+        return max(self.blocks, self.blocks * fewest(self.quantile, self.alpha) // 9)
+
+
+CPU = Protocol()
+CUDA = Protocol(guard=0.02, block=10e-3, warm_up=50e-3, wake=1.0, drift=0.05)
+
+
+@dataclass
+class _Candidate:
+    call: Call
+    calls_per_block: int
+    samples: list[float] = field(default_factory=list)
+
+
+def measure_latency(
+    shapes: Sequence[Shape],
+    prepare: Callable[[Shape], Call],
+    reference: Call,
+    protocol: Protocol,
+    fingerprint: str,
+    *,
+    bound: float | None = None,
+    seed: int = 0,
+    clock: Clock = time.perf_counter,
+    sleep: Sleep = time.sleep,
+) -> dict[Shape, Measurement]:
+    """Measure the latency of one call of each network, in seconds.
+
+    Args:
+        shapes: What to measure.
+        prepare: Returns what runs the network of a shape once, synchronised.
+        reference: Runs the reference network once, synchronised.
+        protocol: How to measure.
+        fingerprint: Of the measurements.
+        bound: In seconds. A network is measured until its interval lies on one side, until it
+            is clear that it never will (its latency is within the guard of the bound), or to
+            the most samples. :obj:`None`: until the interval is as narrow as the protocol asks.
+        seed: Of the order in the rounds.
+        clock: Tells seconds.
+        sleep: Waits seconds.
+
+    Returns:
+        One measurement per shape; *impossible* for networks that ran out of memory by themselves
+        or raised.
+
+    Raises:
+        NoisyMachine: The reference network varies too much.
+    """
+    session = _Session(protocol, reference, random.Random(seed), clock, sleep)
+    results: dict[Shape, Measurement] = {}
+    waiting = deque(dict.fromkeys(shapes))
+    while waiting:
+        residents: dict[Shape, _Candidate] = {}
+        while waiting and len(residents) < protocol.residents:
+            try:
+                residents[waiting[0]] = session.warm_up(prepare(waiting[0]))
+            except Exception as error:
+                if residents and out_of_memory(error):
+                    break  # It may fit once the others have left.
+                results[waiting[0]] = impossible(error, fingerprint)
+            waiting.popleft()
+        if residents:
+            results |= session.measure(residents, bound, fingerprint)
+    return {shape: results[shape] for shape in shapes}
+
+
+class _Session:
+    """One machine, its pace, and a clock."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        reference: Call,
+        rng: random.Random,
+        clock: Clock,
+        sleep: Sleep,
+    ) -> None:
+        self.protocol = protocol
+        self.rng = rng
+        self.clock = clock
+        self.sleep = sleep
+        self.reference = self.warm_up(reference)
+        self.paces: deque[float] = deque(maxlen=_PACES)
+
+    def warm_up(self, call: Call) -> _Candidate:
+        """Call a network until it runs as it always will, and see how many calls make a block."""
+        times: list[float] = []
+        while len(times) < _WARM_UP_CALLS or sum(times) < self.protocol.warm_up:
+            times.append(self._time(call))
+        # The first half may still be loading libraries and choosing kernels.
+        usual = statistics.median(times[len(times) // 2 :])
+        return _Candidate(call, max(_MIN_CALLS, math.ceil(self.protocol.block / usual)))
+
+    def measure(
+        self, residents: dict[Shape, _Candidate], bound: float | None, fingerprint: str
+    ) -> dict[Shape, Measurement]:
+        """Time networks in rounds; each leaves memory and ``residents`` when it is decided."""
+        results: dict[Shape, Measurement] = {}
+        kept = redone = 0
+        self._settle()
+        while residents:
+            times, failures = self._round(residents)
+            for shape, error in failures.items():
+                results[shape] = impossible(error, fingerprint)
+                del residents[shape]
+            if not self._is_steady():
+                redone += 1
+                if redone > kept + _MAX_REDONE:
+                    raise self._too_noisy()
+                continue
+            kept += 1
+            for shape, block in times.items():
+                samples = residents[shape].samples
+                samples.extend(block)
+                if is_decided(samples, bound, self.protocol):
+                    results[shape] = summarise(samples, self.protocol, fingerprint)
+                    del residents[shape]
+        return results
+
+    def _settle(self) -> None:
+        """Wake the device, and wait until the reference network runs evenly."""
+        for pause in _PAUSES:
+            self.sleep(pause)
+            woken = self.clock() + self.protocol.wake
+            while self.clock() < woken:
+                self.reference.call()
+            with _no_garbage_collection():
+                self.paces.extend(self._pace() for _ in range(_PACES))
+            if self._variation() <= self.protocol.noise:
+                return
+        raise self._too_noisy()
+
+    def _round(
+        self, residents: dict[Shape, _Candidate]
+    ) -> tuple[dict[Shape, list[float]], dict[Shape, Exception]]:
+        """Take a block of every network and of the reference, in random order."""
+        times: dict[Shape, list[float]] = {}
+        failures: dict[Shape, Exception] = {}
+        order = [*residents, None]
+        self.rng.shuffle(order)
+        with _no_garbage_collection():
+            for shape in order:
+                if shape is None:
+                    self.paces.append(self._pace())
+                    continue
+                try:
+                    times[shape] = self._block(residents[shape])
+                except Exception as error:
+                    failures[shape] = error
+        if self.protocol.quantile == 0.5:
+            times = {shape: [statistics.median(block)] for shape, block in times.items()}
+        return times, failures
+
+    def _block(self, candidate: _Candidate) -> list[float]:
+        candidate.call()  # Not timed: it refills the caches that the others have emptied.
+        return [self._time(candidate.call) for _ in range(candidate.calls_per_block)]
+
+    def _time(self, call: Call) -> float:
+        start = self.clock()
+        call()
+        return self.clock() - start
+
+    def _pace(self) -> float:
+        # The mean: a median of short calls does not see that others take turns on the processor.
+        return statistics.fmean(self._block(self.reference))
+
+    def _is_steady(self) -> bool:
+        """Return whether the machine is what it was in the rounds before the last one."""
+        drift = abs(self.paces[-1] / statistics.median(self.paces) - 1)
+        return drift <= self.protocol.drift and self._variation() <= self.protocol.noise
+
+    def _variation(self) -> float:
+        """Return the robust coefficient of variation of the reference's pace."""
+        usual = statistics.median(self.paces)
+        return 1.4826 * statistics.median(abs(pace - usual) for pace in self.paces) / usual
+
+    def _too_noisy(self) -> NoisyMachine:
+        return NoisyMachine(
+            f"The pace of the reference network varies by {self._variation():.0%} (robust "
+            f"coefficient of variation of {len(self.paces)} blocks) and is off by more than "
+            f"{self.protocol.drift:.0%} too often; up to {self.protocol.noise:.0%} latencies mean "
+            "something. End what else runs on this machine, or measure with fewer threads "
+            "(DeviceMeter(threads=1)), and start again. DeviceMeter(max_noise=...) accepts more."
+        )
+
+
+def is_decided(samples: Sequence[float], bound: float | None, protocol: Protocol) -> bool:
+    """Return whether more samples of a network would be of no use."""
+    if len(samples) >= protocol.max_samples:
+        return True
+    low, high = confidence_sequence(samples, protocol.quantile, protocol.alpha)
+    if bound is None:
+        return high - low <= 2 * protocol.guard * low
+    margin = 1 + protocol.guard
+    within = high * margin <= bound
+    over = low / margin > bound
+    # So near the bound that the guard reaches across it, wherever in the interval the value lies.
+    hopeless = high / margin <= bound < low * margin
+    return within or over or hopeless
+
+
+def summarise(samples: Sequence[float], protocol: Protocol, fingerprint: str) -> Measurement:
+    """Return the quantile of the samples and its interval, widened by the guard."""
+    low, high = confidence_sequence(samples, protocol.quantile, protocol.alpha)
+    return Measurement(
+        value=float(np.quantile(samples, protocol.quantile)),
+        low=low / (1 + protocol.guard),
+        high=high * (1 + protocol.guard),
+        samples=len(samples),
+        fingerprint=fingerprint,
+    )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,152 @@
+"""Networks on their device, ready to be called: what latency, energy and memory have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from optuna_shape.errors import BuildFailed
+from optuna_shape.errors import MeasurementUnavailable
+from optuna_shape.measure.counting import preserved_randomness
+from optuna_shape.measure.measurement import Measurement
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+
+#: One forward pass of one batch; returns when the device is done.
+Call = Callable[[], None]
+
+NO_INPUT = (
+    "Networks have to run to be measured, and the shape of their input is not known. "
+    "State it: DesignSpace(..., input_shape=(3, 32, 32))."
+)
+
+# Allocators other than the caching one of CUDA raise a plain RuntimeError.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a network is deployed, and hence how it is measured.
+
+    Attributes:
+        device: Where it runs.
+        batch_size: Inputs per call.
+        dtype: Of weights and inputs.
+        channels_last: Whether images and weights lie in memory with the channels last.
+        compile: Whether :func:`torch.compile` is applied.
+        seed: Of weights and inputs.
+    """
+
+    device: torch.device
+    batch_size: int = 1
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+    compile: bool = False
+    seed: int = 0
+
+    def prepare(self, space: DesignSpace, shape: Shape) -> Call:
+        """Build a network and return what runs it on one batch.
+
+        Raises:
+            BuildFailed: ``build(shape)`` raised.
+            MeasurementUnavailable: The space states no input, or none that fits the settings.
+        """
+        if space.input_shape is None:
+            raise MeasurementUnavailable(NO_INPUT)
+        if self.channels_last and len(space.input_shape) != 3:
+            raise MeasurementUnavailable(
+                "channels_last=True needs inputs of three dimensions (channels, height, width); "
+                f"here input_shape is {space.input_shape}. Leave channels_last out."
+            )
+        with preserved_randomness():
+            torch.default_generator.manual_seed(self.seed)
+            return self._ready(space.build(shape), space.input_shape)
+
+    def reference(self) -> Call:
+        """Return a small network that is always the same: the pace of the machine.
+
+        Its activations (half a megabyte each) are large enough to feel a neighbour in the caches
+        and to be shared between threads, as those of the networks to be measured are.
+        """
+        with preserved_randomness():
+            torch.default_generator.manual_seed(0)
+            network = nn.Sequential(
+                nn.Conv2d(3, 16, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(16, 16, 3, padding=1),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(16, 10),
+            )
+            return Setting(self.device, batch_size=32)._ready(network, (3, 16, 16))
+
+    def _ready(self, network: nn.Module, input_shape: tuple[int, ...]) -> Call:
+        if self.device.type == "cpu":
+            settle_heap()
+        network = network.to(self.device, self.dtype).eval()
+        # Not zeros: they cost a GPU less power, and so less time.
+        batch = torch.randn(self.batch_size, *input_shape).to(self.device, self.dtype)
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+            batch = batch.to(memory_format=torch.channels_last)
+        run = _compiled(network) if self.compile else network
+        cuda = self.device.type == "cuda"
+
+        def call() -> None:
+            with torch.inference_mode():
+                run(batch)
+            if cuda:
+                torch.cuda.synchronize(self.device)
+
+        return call
+
+
+def _compiled(network: nn.Module) -> Callable[[torch.Tensor], object]:
+    def forward(batch: torch.Tensor) -> object:
+        return network(batch)
+
+    # Variants are kept per code object, eight of them: a ninth network of the same class would
+    # run uncompiled, with no more than a warning. So each gets a code object of its own.
+    forward.__code__ = forward.__code__.replace()
+    return torch.compile(forward, dynamic=False)
+
+
+def settle_heap() -> None:
+    """Bring the heap of the C library to where that of a long-lived process is.
+
+    glibc returns large blocks to the system when they are freed, and what "large" is rises with
+    the largest block freed so far, up to 32 MiB. Below that, every tensor of a forward pass may
+    cost page faults anew, or may not, as the heap happens to lie: the same network took 0.6 or
+    1.9 ms here. Freeing one block of that size ends it; elsewhere it does nothing.
+    """
+    torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8)
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or the one behind it, says that memory ran out."""
+    if isinstance(error, BuildFailed):
+        return out_of_memory(error.__cause__)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
+
+
+def impossible(error: Exception, fingerprint: str) -> Measurement:
+    """Return what a network that cannot run measures.
+
+    Raises:
+        ShapeError: The error itself where it is not the network's: ``build`` is broken, or the
+            settings are.
+    """
+    first_line = next(iter(str(error).splitlines()), "")
+    if out_of_memory(error):
+        return Measurement.impossible(fingerprint, f"out of memory: {first_line}")
+    if isinstance(error, (BuildFailed, MeasurementUnavailable)):
+        raise error
+    return Measurement.impossible(
+        fingerprint, f"does not run: {type(error).__name__}: {first_line}"
+    )

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from optuna_shape.errors import EnergyUnavailable
+from optuna_shape.measure.energy import NvmlCounter
+from optuna_shape.measure.energy import RaplCounter
+from optuna_shape.measure.energy import energy_per_call
+from optuna_shape.measure.energy import find_counter
+from optuna_shape.measure.energy import measure_energy
+from optuna_shape.measure.energy import watch_idle
+from optuna_shape.measure.running import Setting
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+
+IDLE, BUSY, LULL = 60.0, 350.0, 120.0  # watts
+BUSY_SHARE = 0.6  # of a call; the rest is a lull
+
+
+class SimulatedBoard:
+    """A board whose counter adds, every 100 ms, the mean power of the last 25 of them."""
+
+    def __init__(self, seed: int = 0, tick: float = 0.1, seen: float = 0.025) -> None:
+        self.now = random.Random(seed).uniform(0, 10)
+        self._tick = tick
+        self._seen = seen
+        self._next = math.ceil(self.now / tick) * tick
+        self._seen_joules = 0.0
+        self._counted = 1000.0
+
+    def call(self, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            self._pass(BUSY_SHARE * seconds, BUSY)
+            self._pass((1 - BUSY_SHARE) * seconds, LULL)
+
+        return run
+
+    def sleep(self, seconds: float) -> None:
+        self._pass(seconds, IDLE)
+
+    def clock(self) -> float:
+        return self.now
+
+    def read(self) -> tuple[float, float]:
+        return self._counted, self.now
+
+    def _pass(self, seconds: float, watts: float) -> None:
+        end = self.now + seconds
+        while self.now < end - 1e-12:
+            opening = self._next - self._seen
+            unseen = self.now < opening - 1e-12
+            until = min(end, opening if unseen else self._next)
+            self._seen_joules += 0.0 if unseen else (until - self.now) * watts
+            self.now = until
+            if self.now >= self._next - 1e-12:
+                self._counted += self._seen_joules / self._seen * self._tick
+                self._seen_joules = 0.0
+                self._next += self._tick
+
+
+def _joules(seconds: float) -> float:
+    return seconds * (BUSY_SHARE * BUSY + (1 - BUSY_SHARE) * LULL)
+
+
+@pytest.mark.parametrize("milliseconds", [0.3, 3, 20, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_error_is_below_one_percent_with_a_counter_that_looks_a_quarter_of_the_time(
+    milliseconds: float, seed: int
+) -> None:
+    board = SimulatedBoard(seed)
+    seconds = milliseconds / 1e3
+    windows = energy_per_call(
+        board.call(seconds), board, board.clock, board.sleep, random.Random(seed)
+    )
+    mean = sum(windows) / len(windows)
+    assert mean == pytest.approx(_joules(seconds), rel=0.01)
+
+
+@pytest.mark.parametrize("milliseconds", [20, 100])
+def test_without_pauses_calls_run_in_step_with_the_counter(milliseconds: float) -> None:
+    """What the phases are for: the naive quotient is far off, and stays so."""
+    board = SimulatedBoard()
+    run = board.call(milliseconds / 1e3)
+    (before, _), calls = board.read(), round(20e3 / milliseconds)
+    for _ in range(calls):
+        run()
+    naive = (board.read()[0] - before) / calls
+    assert abs(naive / _joules(milliseconds / 1e3) - 1) > 0.05
+
+
+@pytest.mark.parametrize("seconds", [0.005, 0.0143, 0.033, 0.07, 0.15, 0.3, 1.7])
+def test_no_length_of_a_call_is_out_of_reach(seconds: float) -> None:
+    board = SimulatedBoard(1)
+    windows = energy_per_call(
+        board.call(seconds), board, board.clock, board.sleep, random.Random(1)
+    )
+    assert sum(windows) / len(windows) == pytest.approx(_joules(seconds), rel=0.03)
+
+
+def test_a_fast_counter_that_sees_everything_needs_no_pauses() -> None:
+    board = SimulatedBoard(tick=1e-3, seen=1e-3)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        board.sleep(seconds)
+
+    windows = energy_per_call(board.call(5e-3), board, board.clock, sleep, random.Random(0))
+    assert windows == pytest.approx([_joules(5e-3)] * len(windows), rel=0.005)
+    assert sum(slept) < 0.1
+
+
+def test_idle_period_and_power_are_found() -> None:
+    board = SimulatedBoard()
+    idle = watch_idle(board, board.sleep)
+    assert idle.period == pytest.approx(0.1, rel=0.01)
+    assert idle.power == pytest.approx(IDLE, rel=0.01)
+
+
+class Standstill(SimulatedBoard):
+    def __init__(self, after: float = 0.0) -> None:
+        super().__init__()
+        self._stops = self.now + after
+        self._last = self._counted
+
+    def read(self) -> tuple[float, float]:
+        if self.now < self._stops:
+            self._last = self._counted
+        return self._last, self.now
+
+
+@pytest.mark.parametrize("after", [0.0, 2.0])
+def test_a_counter_that_stands_still_is_no_counter(after: float) -> None:
+    board = Standstill(after)
+    with pytest.raises(EnergyUnavailable, match="stands still"):
+        measure_energy(
+            [Shape(1, 1)],
+            lambda _: board.call(0.01),
+            board,
+            "board",
+            clock=board.clock,
+            sleep=board.sleep,
+        )
+
+
+def test_measurements_hold_the_truth_and_their_doubt() -> None:
+    board = SimulatedBoard()
+    shapes = {Shape(1, 8): 0.003, Shape(2, 8): 0.05}
+    measured = measure_energy(
+        list(shapes),
+        lambda shape: board.call(shapes[shape]),
+        board,
+        "board",
+        clock=board.clock,
+        sleep=board.sleep,
+    )
+    for shape, seconds in shapes.items():
+        result = measured[shape]
+        assert result.low < _joules(seconds) < result.high
+        assert result.low == pytest.approx(0.95 * result.value, rel=0.02)
+        assert result.samples >= 3
+        assert result.fingerprint == "board"
+
+
+def test_networks_that_cannot_run_do_not_end_the_measuring() -> None:
+    board = SimulatedBoard()
+
+    def prepare(shape: Shape) -> Callable[[], None]:
+        if shape.depth == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return board.call(0.003)
+
+    shapes = [Shape(1, 8), Shape(2, 8)]
+    measured = measure_energy(shapes, prepare, board, "f", clock=board.clock, sleep=board.sleep)
+    assert math.isinf(measured[Shape(1, 8)].value)
+    assert "out of memory" in measured[Shape(1, 8)].note
+    assert math.isfinite(measured[Shape(2, 8)].value)
+
+
+def _package(root: Path, index: int, name: str, microjoules: int, size: int = 1_000_000) -> Path:
+    zone = root / f"intel-rapl:{index}"
+    zone.mkdir()
+    (zone / "name").write_text(f"{name}\n")
+    (zone / "energy_uj").write_text(f"{microjoules}\n")
+    (zone / "max_energy_range_uj").write_text(f"{size}\n")
+    return zone / "energy_uj"
+
+
+def test_rapl_adds_the_packages_and_nothing_twice(tmp_path: Path) -> None:
+    first = _package(tmp_path, 0, "package-0", 100)
+    second = _package(tmp_path, 1, "package-1", 200)
+    whole = _package(tmp_path, 2, "psys", 300)
+    counter = RaplCounter(tmp_path, clock=lambda: 12.5)
+    assert counter.read() == (0.0, 12.5)
+    for path, value in ((first, 1100), (second, 2200), (whole, 9000)):
+        path.write_text(str(value))
+    assert counter.read()[0] == pytest.approx(3000e-6)
+
+
+def test_rapl_counts_on_where_a_counter_starts_again(tmp_path: Path) -> None:
+    path = _package(tmp_path, 0, "package-0", 999_000)
+    counter = RaplCounter(tmp_path)
+    path.write_text("500")
+    assert counter.read()[0] == pytest.approx(1500e-6)
+    path.write_text("700")
+    assert counter.read()[0] == pytest.approx(1700e-6)
+
+
+def test_rapl_without_packages_says_what_helps(tmp_path: Path) -> None:
+    with pytest.raises(EnergyUnavailable, match=r"energy=45\.0"):
+        RaplCounter(tmp_path / "absent")
+
+
+def test_rapl_that_may_not_be_read_says_what_helps(tmp_path: Path) -> None:
+    path = _package(tmp_path, 0, "package-0", 0)
+    path.unlink()
+    path.mkdir()  # Root may read every file, but no directory.
+    with pytest.raises(EnergyUnavailable, match=r"sudo chmod"):
+        RaplCounter(tmp_path)
+
+
+def test_rapl_that_holds_no_number_says_so(tmp_path: Path) -> None:
+    _package(tmp_path, 0, "package-0", 0).write_text("")
+    with pytest.raises(EnergyUnavailable, match="cannot read"):
+        RaplCounter(tmp_path)
+
+
+def test_this_machine_has_a_counter_that_counts_or_says_that_it_has_none() -> None:
+    power, said = 0.0, ""
+    try:
+        power = watch_idle(find_counter(torch.device("cpu")), time.sleep).power
+    except EnergyUnavailable as error:
+        said = str(error)
+    assert power > 0 or "RAPL" in said
+
+
+@pytest.mark.gpu
+def test_the_counter_of_a_gpu_counts() -> None:
+    device = torch.device("cuda", 0)
+    idle = watch_idle(NvmlCounter(device), time.sleep)
+    assert 1e-3 <= idle.period < 1
+    assert 1 < idle.power < 2000
+
+
+@pytest.mark.gpu
+def test_a_larger_network_takes_more_energy_on_a_gpu() -> None:
+    device = torch.device("cuda", 0)
+    space = DesignSpace(
+        [1, 8],
+        [2048],
+        lambda shape: torch.nn.Sequential(
+            *[torch.nn.Linear(shape.width, shape.width) for _ in range(shape.depth)]
+        ),
+        input_shape=(2048,),
+    )
+    setting = Setting(device, batch_size=4096)
+    measured = measure_energy(
+        space.shapes, lambda s: setting.prepare(space, s), find_counter(device), "gpu"
+    )
+    small, large = (measured[shape] for shape in space.shapes)
+    assert 0 < small.low <= small.value <= small.high
+    assert large.value > 4 * small.value
