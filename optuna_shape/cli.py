@@ -7,6 +7,7 @@ import hashlib
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from optuna_shape.constraints import GOALS
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import InvalidSpace
 from optuna_shape.errors import NoFeasibleShape
+from optuna_shape.errors import NoisyMachine
 from optuna_shape.errors import ShapeError
 from optuna_shape.families import FAMILIES
 from optuna_shape.measure import DeviceMeter
@@ -77,7 +79,7 @@ def search(
     ] = "1-6",
     width: Annotated[
         str, typer.Option(help="Widths, such as 8-12 or 8,16. For resnet: channels at first.")
-    ] = "4,6,8,12,16,24,32",
+    ] = "4,6,8,12,16,24",
     goal: Annotated[str, typer.Option(help=f"What to improve: {', '.join(GOALS)}.")] = "accuracy",
     constraint: Annotated[
         list[str] | None,
@@ -95,6 +97,10 @@ def search(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Inputs per call whose latency and energy are measured.")
     ] = 32,
+    max_noise: Annotated[
+        float,
+        typer.Option(help="How much this machine's pace may vary, as a share, to be measured on."),
+    ] = 0.1,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
@@ -130,7 +136,7 @@ def search(
         constraints = constraint or [
             text.format(depth=max(depths), width=max(widths)) for text in DEFAULT_CONSTRAINTS
         ]
-        meter = DeviceMeter(device=device, batch_size=batch_size)
+        meter = DeviceMeter(device=device, batch_size=batch_size, max_noise=max_noise)
         problem = ShapeProblem(
             space,
             goal=goal,
@@ -154,6 +160,8 @@ def search(
 
 def main() -> None:
     """Entry point of the ``optuna-shape`` command."""
+    # GPyTorch's sparse-solver dependency compiles with an old API of torch; nobody here can act.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
     app()
 
 
@@ -242,6 +250,11 @@ def _errors_in_a_line(console: Console) -> Iterator[None]:
     """What a user can mend is said in one line; anything else keeps its traceback."""
     try:
         yield
+    except NoisyMachine as error:
+        console.print(
+            f"[red]NoisyMachine:[/] {error} Here: --max-noise 0.5, say.", highlight=False
+        )
+        raise typer.Exit(EXIT_NO_ANSWER) from None
     except NoFeasibleShape as error:
         console.print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
         raise typer.Exit(EXIT_NO_ANSWER) from None

@@ -102,6 +102,14 @@ class Belief:
         return np.setdiff1d(np.array(positions, dtype=int), self.trained)
 
     @property
+    def cut(self) -> np.ndarray:
+        """Positions of the shapes whose training was cut short, and not resumed since."""
+        positions = {
+            self.index[c.shape] for c in self.history.cuts.values() if c.shape in self.index
+        }
+        return np.setdiff1d(np.array(sorted(positions), dtype=int), self.trained)
+
+    @property
     def free(self) -> np.ndarray:
         """Positions of the shapes that may be trained next."""
         return np.setdiff1d(self.untrained, np.union1d(self.retired, self.running))

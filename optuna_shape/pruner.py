@@ -12,9 +12,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_shape.constraints import format_quantity
+from optuna_shape.decide.curves import combine
+from optuna_shape.decide.curves import curve_jitter
 from optuna_shape.decide.curves import predict_final
 from optuna_shape.decide.curves import probability_reaches
 from optuna_shape.decide.curves import replay
+from optuna_shape.decide.normal import Normal
 from optuna_shape.decide.surrogate import log_error
 from optuna_shape.errors import InvalidAccuracy
 from optuna_shape.posterior import Belief
@@ -27,9 +30,9 @@ from optuna_shape.records import shape_of
 _logger = logging.getLogger(f"optuna.{__name__}")
 
 #: No training is cut before this share of its epochs.
-_MIN_SHARE = 0.2
+_MIN_SHARE = 0.3
 #: Nor before so many shapes have been trained in full: what a curve still gains is learned there.
-_MIN_CURVES = 4
+_MIN_CURVES = 5
 
 
 class ShapePruner(BasePruner):
@@ -100,36 +103,37 @@ class ShapePruner(BasePruner):
         reports = len(trial.intermediate_values)
         if answer is None or epochs is None or not _MIN_SHARE * epochs <= reports < epochs:
             return None, cut
-        curves = _FinishedCurves.of(belief, math.ceil(_MIN_SHARE * epochs), step)
+        curves = _FinishedCurves.of(belief, step)
         if curves is None:
             return None, cut
+        position, best = belief.index[cut.shape], belief.means[answer]
+        target = float(log_error(best))
         prediction = predict_final(
             curves.points,
             curves.log_errors[:, -1],
             curves.finals,
-            belief.points[belief.index[cut.shape]],
+            belief.points[position],
             float(log_error(value)),
+            jitter=curve_jitter(curves.log_errors),
             seed=belief.seed,
         )
-        best = belief.means[answer]
-        target = float(log_error(best))
-        if prediction is None or probability_reaches(prediction, target) >= self._delta:
+        if prediction is None:
             return None, cut
-        killed = replay(
-            curves.points,
-            curves.log_errors,
-            curves.finals,
-            target,
-            delta=self._delta,
-            seed=belief.seed,
+        # The curve has to say so, and the model of shapes must not know better: a shape that it
+        # still holds for good would be chosen again at once.
+        mean, sd = belief.latent.marginal()
+        together = combine(prediction, Normal(float(mean[position]), float(sd[position])))
+        probability = max(
+            probability_reaches(prediction, target), probability_reaches(together, target)
         )
-        if killed > 0:
+        if probability >= self._delta:
+            return None, cut
+        if curves.would_lose(target, self._delta, _MIN_SHARE, belief.seed):
             _logger.info(
                 f"Trial {trial.number} goes on: the rule that would cut it here would also have "
                 "cut the best finished training."
             )
             return None, cut
-        probability = probability_reaches(prediction, target)
         reason = (
             f"at epoch {reports} of {epochs} its accuracy is "
             f"{format_quantity('accuracy', value)}; "
@@ -154,8 +158,8 @@ class _FinishedCurves:
     finals: np.ndarray
 
     @classmethod
-    def of(cls, belief: Belief, first: int, last: int) -> _FinishedCurves | None:
-        """The curves from one step to another, or None if too few report there."""
+    def of(cls, belief: Belief, last: int) -> _FinishedCurves | None:
+        """The curves up to a step, or None if too few report there."""
         history = belief.history
         numbers = [
             number
@@ -165,10 +169,25 @@ class _FinishedCurves:
         if len(numbers) < _MIN_CURVES:
             return None
         common = set.intersection(*(set(history.curves[number]) for number in numbers))
-        steps = sorted(step for step in common if min(first, last) <= step <= last)
+        steps = sorted(step for step in common if step <= last)
+        if len(steps) < 3:  # Fewer do not show how much single epochs scatter.
+            return None
         positions = [belief.index[history.shapes[number]] for number in numbers]
         return cls(
             belief.points[positions],
             log_error([[history.curves[number][step] for step in steps] for number in numbers]),
             log_error([history.trained[number] for number in numbers]),
+        )
+
+    def would_lose(self, target: float, delta: float, first_share: float, seed: int) -> bool:
+        """Whether the rule would have cut one of these that reached the target."""
+        epochs = self.log_errors.shape[1]
+        judged = range(max(2, math.ceil(first_share * epochs)), epochs)
+        jitters = np.array([curve_jitter(self.log_errors[:, : e + 1]) for e in judged])
+        values = self.log_errors[:, list(judged)]
+        return (
+            replay(
+                self.points, values, self.finals, target, delta=delta, jitters=jitters, seed=seed
+            )
+            > 0
         )

@@ -192,12 +192,13 @@ def stop_loop(study: Study) -> None:
 def _rank(belief: Belief, trial_number: int) -> list[tuple[int, bool]]:
     """Positions worth training, best first, and whether each repeats a trained shape."""
     free = belief.free
-    begun = len(belief.shapes) - len(free)
+    fresh = np.setdiff1d(free, belief.cut)
+    begun = len(belief.shapes) - len(fresh)
     design = initial_design(belief.points, belief.training_costs, DESIGN_SIZE)
     if begun < len(design):
         # The i-th trial begins at the i-th shape, so that workers starting at once do not collide.
         start = trial_number % len(design)
-        turn = [i for i in (*design[start:], *design[:start]) if i in free]
+        turn = [i for i in (*design[start:], *design[:start]) if i in fresh]
         rest = sorted(set(free) - set(design), key=lambda i: (belief.training_costs[i], i))
         return [(int(i), False) for i in (*turn, *rest)]
     pending = belief.latent.given(belief.running)

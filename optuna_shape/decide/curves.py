@@ -28,6 +28,7 @@ def predict_final(
     point: Floats,
     value: float,
     *,
+    jitter: float = 0.0,
     seed: int = 0,
 ) -> Normal[float] | None:
     r"""Predict the final log error of a training from its value at an epoch.
@@ -38,6 +39,8 @@ def predict_final(
         finals: Their final log errors, ``k``.
         point: Of the training in question, ``2``.
         value: Its log error at that epoch.
+        jitter: Standard deviation of one epoch's log error around its curve; see
+            :func:`curve_jitter`.
         seed: Of the model's quasi-random draws.
 
     Returns:
@@ -46,11 +49,38 @@ def predict_final(
     """
     if len(points) < _LEAST_CURVES:
         return None
-    surrogate = _gap_model(points, values_now, finals, seed)
+    surrogate = _gap_model(points, values_now, finals, jitter, seed)
     mean, sd = surrogate.predict(np.reshape(point, (1, 2))).marginal()
     final = value + float(mean[0])
     noise = surrogate.noise_variance(_levels(np.array([value]), np.array([final])))
-    return Normal(final, float(np.sqrt(sd[0] ** 2 + noise[0])))
+    return Normal(final, float(np.sqrt(sd[0] ** 2 + noise[0] + jitter**2)))
+
+
+def curve_jitter(curves: Floats) -> float:
+    r"""How much the value of an epoch scatters around its curve.
+
+    The last three epochs of a smooth curve lie almost on a line. Their second difference
+    :math:`y_{e-2} - 2 y_{e-1} + y_e` then is noise of variance :math:`6 \sigma^2`, and
+    :math:`\sigma` follows from its root mean square over the curves. Where curves bend, as in
+    the first epochs, the bend counts as noise: predictions become careful there.
+
+    Args:
+        curves: Log errors of ``k`` trainings at ``E`` consecutive epochs, ``k x E``.
+
+    Returns:
+        A standard deviation of log error; infinite with fewer than three epochs.
+    """
+    if curves.shape[1] < 3 or len(curves) == 0:
+        return float("inf")
+    bends = curves[:, -3] - 2.0 * curves[:, -2] + curves[:, -1]
+    return float(np.sqrt(np.mean(bends**2) / 6.0))
+
+
+def combine(first: Normal[float], second: Normal[float]) -> Normal[float]:
+    """Two independent statements on one quantity, as one: the product of their densities."""
+    weight, other = first.sd**-2, second.sd**-2
+    mean = (weight * first.mean + other * second.mean) / (weight + other)
+    return Normal(mean, (weight + other) ** -0.5)
 
 
 def probability_reaches(prediction: Normal[float], target: float) -> float:
@@ -65,6 +95,7 @@ def replay(
     target: float,
     *,
     delta: float,
+    jitters: Floats | None = None,
     seed: int = 0,
 ) -> float:
     r"""Share of good trainings that the pruning rule would have cut.
@@ -78,6 +109,7 @@ def replay(
         finals: Their final log errors, ``k``.
         target: A log error.
         delta: Probability below which the rule cuts.
+        jitters: Of each of these epochs, ``E``; :obj:`None` is no jitter.
         seed: Of the model's quasi-random draws.
 
     Returns:
@@ -88,16 +120,18 @@ def replay(
     if not good.any() or len(points) <= _LEAST_CURVES:
         return 0.0
     cut = np.zeros(len(points), dtype=bool)
-    for now in curves.T:
-        gap, sd = _gap_model(points, now, finals, seed).leave_one_out()
+    for now, jitter in zip(curves.T, np.zeros(curves.shape[1]) if jitters is None else jitters):
+        gap, sd = _gap_model(points, now, finals, float(jitter), seed).leave_one_out()
         cut |= cdf((now + gap - target) / sd) < delta
     return float(cut[good].mean())
 
 
-def _gap_model(points: Floats, values_now: Floats, finals: Floats, seed: int) -> Surrogate:
+def _gap_model(
+    points: Floats, values_now: Floats, finals: Floats, jitter: float, seed: int
+) -> Surrogate:
     gaps = finals - values_now
     levels = _levels(values_now, finals)
-    return fit_with_levels(points, gaps, levels, np.zeros_like(gaps), seed=seed)
+    return fit_with_levels(points, gaps, levels, np.full_like(gaps, jitter**2), seed=seed)
 
 
 def _levels(values_now: Floats, finals: Floats) -> Floats:

@@ -75,7 +75,7 @@ class SearchDisplay:
         ]
         lines += [f"  removed by {name}: {n}" for name, n in removed_by(screening).items()]
         lines += [f"  nearest to be allowed: {text}" for text in nearest_removed(screening, 1)]
-        self._console.print("\n".join(lines), highlight=False, markup=False)
+        self._say(*lines)
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -104,9 +104,7 @@ class SearchDisplay:
             return
         certainty = StudyRecords(study).certainties().get(trial.number)
         chance = "" if certainty is None else f"; P(a better shape) = {certainty:.2f}"
-        self._console.print(
-            f"trial {trial.number}: {_outcome(trial)}{chance}", highlight=False, markup=False
-        )
+        self._say(f"trial {trial.number}: {_outcome(trial)}{chance}")
 
     def stop(self) -> None:
         """Say why the search has ended, or that it may go on."""
@@ -115,7 +113,7 @@ class SearchDisplay:
         feasible = len(self._problem.screen(self._study).feasible)
         share = f"{len(accuracies)} of {feasible} shapes were trained in full"
         text = f"Stopped: {stop['reason']}." if stop else "Not certain yet; run it again to go on."
-        self._console.print(f"{text} ({share})", highlight=False, markup=False)
+        self._say(f"{text} ({share})")
 
     def answer(self, answer: Answer, test: float | None, checkpoint: Path) -> None:
         """Show the answer with its measured properties."""
@@ -128,22 +126,25 @@ class SearchDisplay:
             value = getattr(answer, name)
             if value is not None:
                 table.add_row(name, format_quantity(name, value))
-        table.add_row("network", f"{checkpoint}.safetensors\n{checkpoint}.json")
         if answer.note:
             table.add_row("note", answer.note)
         self._console.print(table, highlight=False, markup=False)
+        self._say(f"The network is saved as {checkpoint}.safetensors, with a .json beside it.")
 
     def no_answer(self) -> None:
         """Say that no trained shape meets every constraint."""
-        self._console.print("No trained shape meets every constraint.", highlight=False)
+        self._say("No trained shape meets every constraint.")
 
     def interrupted(self, command: str) -> None:
         """Say how to go on after Ctrl-C."""
-        self._console.print(
-            f"Interrupted. What was measured and trained is kept; go on with:\n  {command}",
-            highlight=False,
-            markup=False,
+        self._say(
+            "Interrupted. What was measured and trained is kept; go on with:", f"  {command}"
         )
+
+    def _say(self, *lines: str) -> None:
+        # Unwrapped: what is read by a program, or copied, stays in one line.
+        for line in lines:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
         problem = self._problem
@@ -205,15 +206,15 @@ def _grid(problem: ShapeProblem, screening: Screening) -> Table:
     shown = [name for name in _SHOWN if name in {c.property for c in problem.hard_constraints}]
     name = shown[0] if shown else problem.hard_constraints[0].property
     table = Table(
-        title=f"{name} of each shape",
+        title=f"{name} of each shape: depth down, width across",
         title_justify="left",
         box=box.SIMPLE,
         caption="crossed out: over a limit; -: far over, not measured",
         caption_justify="left",
     )
-    table.add_column("depth", justify="right")
+    table.add_column("", justify="right", style="bold")
     for width in problem.space.widths:
-        table.add_column(f"width {width}", justify="right")
+        table.add_column(str(width), justify="right")
     for depth in problem.space.depths:
         cells = []
         for width in problem.space.widths:

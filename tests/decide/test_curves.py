@@ -8,6 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from optuna_shape.decide.curves import combine
+from optuna_shape.decide.curves import curve_jitter
 from optuna_shape.decide.curves import predict_final
 from optuna_shape.decide.curves import probability_reaches
 from optuna_shape.decide.curves import replay
@@ -134,3 +136,33 @@ def test_replay_without_anything_to_judge() -> None:
     points, now, finals = trainings(6)
     assert replay(points, now[:, None], finals, 99.0, delta=0.05) == 0.0
     assert replay(points[:3], now[:3, None], finals[:3], 0.0, delta=0.05) == 0.0
+
+
+def test_jitter_of_noisy_lines_is_their_noise() -> None:
+    rng = np.random.default_rng(0)
+    lines = np.linspace(0.5, 1.5, 8) + rng.uniform(0, 1, (4000, 1))
+    noisy = lines + 0.03 * rng.standard_normal(lines.shape)
+    assert curve_jitter(noisy) == pytest.approx(0.03, rel=0.05)
+    assert curve_jitter(lines) == pytest.approx(0.0, abs=1e-12)
+    assert curve_jitter(lines[:, :2]) == np.inf
+
+
+def test_jitter_makes_predictions_careful() -> None:
+    points, now, finals = trainings(10)
+    point = np.array([0.5, 0.5])
+    calm = predict_final(points, now, finals, point, 1.0)
+    jittery = predict_final(points, now, finals, point, 1.0, jitter=0.2)
+    assert calm is not None
+    assert jittery is not None
+    assert jittery.sd > max(0.2, 2 * calm.sd)
+
+
+def test_combining_equals_the_product_of_densities() -> None:
+    first, second = Normal(1.0, 0.2), Normal(1.6, 0.4)
+    both = combine(first, second)
+    x = np.linspace(-1, 4, 20001)
+    density = norm.pdf(x, *first) * norm.pdf(x, *second)
+    density /= density.sum()
+    mean = float((x * density).sum())
+    assert both.mean == pytest.approx(mean)
+    assert both.sd == pytest.approx(float(np.sqrt((density * (x - mean) ** 2).sum())), rel=1e-4)

@@ -1,0 +1,69 @@
+"""Multilayer perceptrons: depth is the number of hidden layers, width the units in each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from optuna_shape.families._checks import check_classes
+from optuna_shape.families._checks import check_input_shape
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Builds the perceptron of a shape.
+
+    Attributes:
+        input_shape: Shape of one input, of any number of dimensions; it is flattened.
+        classes: Number of outputs.
+    """
+
+    input_shape: tuple[int, ...]
+    classes: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_shape", check_input_shape(self.input_shape))
+        check_classes(self.classes)
+
+    def __call__(self, shape: Shape) -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten()]
+        units = math.prod(self.input_shape)
+        for _ in range(shape.depth):
+            layers += [nn.Linear(units, shape.width), nn.ReLU()]
+            units = shape.width
+        return nn.Sequential(*layers, nn.Linear(units, self.classes))
+
+
+def mlp(
+    depth: Iterable[int],
+    width: Iterable[int],
+    *,
+    input_shape: Sequence[int],
+    classes: int = 10,
+    name: str = "mlp",
+) -> DesignSpace:
+    """Return the design space of multilayer perceptrons with ReLU activations.
+
+    Args:
+        depth:
+            Numbers of hidden layers to choose from.
+        width:
+            Units per hidden layer to choose from.
+        input_shape:
+            Shape of one input without the batch dimension; it is flattened.
+        classes:
+            Number of outputs.
+        name:
+            What reports call this space.
+
+    Raises:
+        InvalidSpace: An argument makes no network.
+    """
+    build = MLP(tuple(input_shape), classes)
+    return DesignSpace(depth, width, build, input_shape=build.input_shape, name=name)

@@ -1,0 +1,198 @@
+"""Trained networks on disk: weights in safetensors, and a JSON file that rebuilds the network.
+
+``trial-3.safetensors`` and ``trial-3.json`` make the checkpoint ``trial-3``. Nothing is pickled,
+so loading one runs no code that came with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from optuna_shape import families
+from optuna_shape.errors import InvalidCheckpoint
+from optuna_shape.errors import ShapeError
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+
+_FORMAT = 1
+_WEIGHTS = ".safetensors"
+_INFO = ".json"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of its network.
+
+    Attributes:
+        family: What :func:`optuna_shape.families.describe` returned.
+        shape: Shape of the network.
+        properties: What was measured of it, in SI units; accuracies are fractions.
+        versions: Python and packages that saved it.
+    """
+
+    family: dict[str, Any]
+    shape: Shape
+    properties: dict[str, float]
+    versions: dict[str, str]
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    space: DesignSpace,
+    shape: tuple[int, int],
+    properties: Mapping[str, float],
+) -> None:
+    """Write a network to ``path`` with ``.safetensors`` and ``.json`` appended.
+
+    A file is there in full or not at all, also when the process dies while writing. An earlier
+    checkpoint of that name is replaced.
+
+    Args:
+        path:
+            Folder and name of the checkpoint; missing folders are made.
+        model:
+            The network, on any device.
+        space:
+            The space that built it, of one of :data:`optuna_shape.families.FAMILIES`.
+        shape:
+            Shape of the network.
+        properties:
+            What is known of it, in SI units, such as ``{"accuracy": 0.91, "latency": 0.0012}``.
+
+    Raises:
+        InvalidCheckpoint: The space has a ``build`` of the user's own, from which no JSON can
+            rebuild the network; or a property is no finite number.
+    """
+    family = families.describe(space)
+    if family is None:
+        raise InvalidCheckpoint(
+            f"{space!r} builds its networks by a function of your own, which a checkpoint cannot "
+            "hold. Save model.state_dict() yourself."
+        )
+    try:
+        weights = safetensors.torch.save(
+            {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in model.state_dict().items()
+            }
+        )
+        info = {
+            "format": _FORMAT,
+            "family": family,
+            "shape": list(Shape(*shape)),
+            "properties": dict(properties),
+            "versions": {
+                "python": platform.python_version(),
+                "optuna_shape": version("optuna_shape"),
+                "torch": torch.__version__,
+            },
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        text = json.dumps(info, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidCheckpoint(
+            f"properties={dict(properties)!r} cannot be saved: {error}. Give finite numbers."
+        ) from error
+    stem = _stem(path)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    _write(_append(stem, _WEIGHTS), weights)
+    _write(_append(stem, _INFO), text.encode() + b"\n")
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, CheckpointInfo]:
+    """Return the network of a checkpoint, on the CPU and in evaluation mode.
+
+    Args:
+        path:
+            What was given to :func:`save_checkpoint`, or either of the two files.
+
+    Raises:
+        InvalidCheckpoint: A file is missing or malformed, or the two do not belong together.
+    """
+    stem = _stem(path)
+    text = _read(_append(stem, _INFO))
+    weights = _read(_append(stem, _WEIGHTS))
+    try:
+        info = json.loads(text)
+        if info["format"] != _FORMAT:
+            raise InvalidCheckpoint(
+                f"{stem}{_INFO} has format {info['format']!r}; this version of optuna_shape reads "
+                f"format {_FORMAT}. Install the version that wrote it: {info.get('versions')}."
+            )
+        digest = info["weights_sha256"]
+        result = CheckpointInfo(
+            family=dict(info["family"]),
+            shape=Shape(*info["shape"]),
+            properties=dict(info["properties"]),
+            versions=dict(info["versions"]),
+        )
+        space = families.rebuild(result.family, [result.shape.depth], [result.shape.width])
+        model = space.build(result.shape)
+    except InvalidCheckpoint:
+        raise
+    except (KeyError, TypeError, ValueError, ShapeError) as error:
+        raise InvalidCheckpoint(
+            f"{stem}{_INFO} does not describe a network: {type(error).__name__}: {error}. "
+            "Save the checkpoint again."
+        ) from error
+    if hashlib.sha256(weights).hexdigest() != digest:
+        raise InvalidCheckpoint(
+            f"{stem}{_WEIGHTS} does not hold the weights that {stem.name}{_INFO} was written for. "
+            "The two were mixed up, or one is damaged; save the checkpoint again."
+        )
+    try:
+        model.load_state_dict(safetensors.torch.load(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise InvalidCheckpoint(
+            f"The weights in {stem}{_WEIGHTS} do not fit {result.family['family']} "
+            f"{result.shape}: {error}"
+        ) from error
+    return model.eval(), result
+
+
+def _stem(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in (_WEIGHTS, _INFO) else path
+
+
+def _append(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # with_suffix would cut names that hold a dot.
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidCheckpoint(
+            f"{path} cannot be read: {error.strerror}. A checkpoint is two files, "
+            f"NAME{_WEIGHTS} and NAME{_INFO}, in one folder."
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the target first: a name never stands for half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

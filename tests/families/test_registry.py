@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from optuna_shape import DesignSpace
+from optuna_shape import InvalidSpace
+from optuna_shape import Shape
+from optuna_shape.families import FAMILIES
+from optuna_shape.families import describe
+from optuna_shape.families import mlp
+from optuna_shape.families import rebuild
+from optuna_shape.families import resnet
+
+SPACES = [
+    resnet([1, 2], [4, 6]),
+    resnet([1, 2], [4, 6], input_shape=(1, 9, 8), classes=3, variant="wide", name="mine"),
+    mlp([1, 2], [4, 6], input_shape=(5,), classes=2),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+def test_a_description_goes_through_json_and_rebuilds_the_same_networks(
+    space: DesignSpace,
+) -> None:
+    description = describe(space)
+    stored = json.loads(json.dumps(description))
+    assert stored == description
+    again = rebuild(stored, space.depths, space.widths, name=space.name)
+    assert again.builder == space.builder
+    assert (again.shapes, again.input_shape, again.name) == (
+        space.shapes,
+        space.input_shape,
+        space.name,
+    )
+    assert describe(again) == description
+    assert space.input_shape is not None
+    x = torch.randn(2, *space.input_shape)
+    outputs = []
+    for each in (space, again):
+        torch.manual_seed(0)
+        outputs.append(each.build(Shape(2, 6))(x))
+    assert torch.equal(*outputs)
+
+
+def test_a_rebuilt_space_is_named_after_its_family_by_default() -> None:
+    description = describe(SPACES[1])
+    assert description is not None
+    assert rebuild(description, [1], [4]).name == "resnet"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_can_be_described(name: str) -> None:
+    space = FAMILIES[name]([1], [4], input_shape=(1, 8, 8), classes=4)
+    description = describe(space)
+    assert description is not None
+    assert description["family"] == space.name == name
+
+
+@pytest.mark.parametrize("build", [None, lambda shape: nn.Linear(1, shape.width)])
+def test_a_build_of_the_users_own_has_no_description(build: Any) -> None:
+    assert describe(DesignSpace([1], [4], build=build)) is None
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {},
+        {"family": "resnet"},
+        {"family": "octopus", "options": {}},
+        {"family": "resnet", "options": {"arms": 8}},
+        {"family": "resnet", "options": [1]},
+        {"family": "resnet", "options": {"input_shape": 3}},
+        {"family": ["resnet"], "options": {}},
+    ],
+)
+def test_a_description_that_rebuilds_nothing_is_refused(description: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSpace, match="known here: mlp, resnet"):
+        rebuild(description, [1], [4])
+
+
+def test_a_wrong_option_keeps_its_own_message() -> None:
+    with pytest.raises(InvalidSpace, match="2 or more"):
+        rebuild({"family": "mlp", "options": {"input_shape": [4], "classes": 1}}, [1], [4])

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import optuna
+import pytest
+import torch
+from torch import nn
+
+from optuna_shape import InvalidProblem
+from optuna_shape import Shape
+from optuna_shape.families import mlp
+from optuna_shape.families import resnet
+from optuna_shape.train.data import Data
+from optuna_shape.train.data import Distortion
+from optuna_shape.train.trainer import Recipe
+from optuna_shape.train.trainer import evaluate
+from optuna_shape.train.trainer import train
+
+
+def stripes(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of upright (0) and level (1) stripes under noise."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 2, (count,), generator=generator)
+    wave = (torch.arange(6) % 2).float().expand(count, 1, 6, 6)
+    x = torch.where((y == 0).view(-1, 1, 1, 1), wave, wave.transpose(2, 3))
+    return x + 0.5 * torch.randn(x.shape, generator=generator), y
+
+
+DATA = Data("stripes", *stripes(101, 0), *stripes(80, 1), *stripes(80, 2), classes=2)
+VARIED = dataclasses.replace(DATA, augment=Distortion(rotation=5, clutter=0.2), passes=2)
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return resnet([1], [3], input_shape=(1, 6, 6), classes=2).build(Shape(1, 3))
+
+
+def curve(model: nn.Module, data: Data, *, seed: int, epochs: int = 3) -> list[float]:
+    accuracies: list[float] = []
+    train(
+        model,
+        data,
+        epochs=epochs,
+        seed=seed,
+        report=lambda _, accuracy: accuracies.append(accuracy),
+    )
+    return accuracies
+
+
+def test_a_network_learns() -> None:
+    accuracy = train(network(), DATA, epochs=15, seed=0)
+    assert accuracy > 0.9
+
+
+def test_each_epoch_is_reported_once_as_a_fraction() -> None:
+    reports: list[tuple[int, float]] = []
+    model = network()
+    accuracy = train(model, DATA, epochs=4, seed=0, report=lambda *report: reports.append(report))
+    assert [epoch for epoch, _ in reports] == [1, 2, 3, 4]
+    assert all(0 <= value <= 1 for _, value in reports)
+    assert accuracy == reports[-1][1]
+    assert accuracy == evaluate(model, DATA.validation_x, DATA.validation_y)
+
+
+@pytest.mark.parametrize("data", [DATA, VARIED], ids=["plain", "varied"])
+def test_the_seed_fixes_the_training_whatever_torch_drew_before(data: Data) -> None:
+    first, again, other = network(), network(), network()
+    first_curve = curve(first, data, seed=5)
+    torch.manual_seed(99)
+    assert curve(again, data, seed=5) == first_curve
+    curve(other, data, seed=6)
+    weights, same, different = (m.state_dict() for m in (first, again, other))
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert not all(torch.equal(weights[name], different[name]) for name in weights)
+
+
+def test_training_leaves_torchs_own_generator_and_the_data_alone() -> None:
+    model = network()
+    before, images = torch.get_rng_state(), VARIED.train_x.clone()
+    train(model, VARIED, epochs=1, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(VARIED.train_x, images)
+
+
+def test_passes_are_more_steps_of_one_epoch() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(36, 2)
+            self.sizes: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.sizes.append(len(x))
+            out: torch.Tensor = self.layer(x.flatten(1))
+            return out
+
+    for passes in (1, 3):
+        model = Counting()
+        train(model, dataclasses.replace(DATA, passes=passes), epochs=2, seed=0)
+        assert sum(model.sizes) == 2 * passes * 101
+        assert min(model.sizes) >= 32, "no small batch is left over"
+        assert max(model.sizes) <= 48
+
+
+def test_fewer_images_than_a_batch_still_train() -> None:
+    few = dataclasses.replace(DATA, train_x=DATA.train_x[:5], train_y=DATA.train_y[:5])
+    assert 0 <= train(network(), few, epochs=1, seed=0) <= 1
+
+
+def test_a_training_that_diverges_ends_as_nan_without_a_report() -> None:
+    reports: list[int] = []
+    model = mlp([2], [8], input_shape=(1, 6, 6), classes=2).build(Shape(2, 8))
+    accuracy = train(
+        model,
+        DATA,
+        epochs=5,
+        seed=0,
+        report=lambda epoch, _: reports.append(epoch),
+        recipe=Recipe(learning_rate=1e30),
+    )
+    assert math.isnan(accuracy)
+    assert reports == []
+
+
+def test_what_the_report_raises_ends_the_training() -> None:
+    seen: list[int] = []
+
+    def report(epoch: int, accuracy: float) -> None:
+        seen.append(epoch)
+        if epoch == 2:
+            raise optuna.TrialPruned
+
+    with pytest.raises(optuna.TrialPruned):
+        train(network(), DATA, epochs=5, seed=0, report=report)
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_no_epoch_is_no_training(epochs: int) -> None:
+    with pytest.raises(InvalidProblem, match="1 or more"):
+        train(network(), DATA, epochs=epochs, seed=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 80, 1000])
+def test_evaluation_counts_what_is_right_in_batches_of_any_size(batch_size: int) -> None:
+    model = network().train()
+    x, y = DATA.validation_x, DATA.validation_y
+    accuracy = evaluate(model, x, y, batch_size=batch_size)
+    assert not model.training
+    with torch.no_grad():
+        assert accuracy == (model(x).argmax(dim=1) == y).double().mean().item()
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_too() -> None:
+    model = network()
+    assert train(model, VARIED, epochs=10, seed=0, device="cuda") > 0.8
+    assert all(p.is_cuda for p in model.parameters())
