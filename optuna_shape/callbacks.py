@@ -93,13 +93,18 @@ class ShapeTerminator:
                 f"(probability {probability:.2g})"
             )
             return {"kind": "hopeless", "reason": reason, **decision}
-        gain = (
-            f"more accurate than {belief.shapes[belief.answer]} by more than {self._epsilon:g}"
-            if belief.goal_costs is None
-            else f"accurate enough with {self._epsilon:.0%} less {self._problem.goal} than "
-            f"{belief.shapes[belief.answer]}"
-        )
-        reason = f"the probability that a shape is {gain} is {probability:.2g} <= {self._delta:g}"
+        shape = belief.shapes[belief.answer]
+        if belief.goal_costs is None:
+            better = (
+                f"some untrained shape is more accurate by more than {self._epsilon:g} than "
+                f"{shape}, the best trained one by the model,"
+            )
+        else:
+            better = (
+                f"some untrained shape reaches the accuracy with {self._epsilon:.0%} less "
+                f"{self._problem.goal} than {shape}"
+            )
+        reason = f"the probability that {better} is {probability:.2g} <= {self._delta:g}"
         return {"kind": "certain", "reason": reason, **decision}
 
 

@@ -137,9 +137,8 @@ class SearchDisplay:
 
     def interrupted(self, command: str) -> None:
         """Say how to go on after Ctrl-C."""
-        self._say(
-            "Interrupted. What was measured and trained is kept; go on with:", f"  {command}"
-        )
+        self._say("Interrupted. What was measured and trained is kept. Go on with:")
+        self._say(f"  {command}")
 
     def _say(self, *lines: str) -> None:
         # Unwrapped: what is read by a program, or copied, stays in one line.
