@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from optuna.study import Study
@@ -16,7 +17,7 @@ from optuna_shape.space import Shape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_CROSS = "#9aa0a6"
+_GREY = "#9aa0a6"
 _INK = "#202124"
 
 
@@ -73,14 +74,14 @@ def shape_map(problem: ShapeProblem, study: Study) -> go.Figure:
     for symbol, (limit, shapes) in zip(
         symbols * len(by_constraint), sorted(by_constraint.items())
     ):
-        _scatter(figure, f"removed: {limit}", shapes, hover, symbol, size=9, color=_CROSS)
-    _scatter(figure, "trained", sorted(trained), hover, "circle-open", size=20, color="white")
+        _scatter(figure, f"removed: {limit}", shapes, hover, symbol, size=9, line=_GREY)
+    _scatter(figure, "trained", sorted(trained), hover, "circle", size=14, fill="white")
     running = sorted(belief.history.claimed)
     if running:
-        _scatter(figure, "in training", running, hover, "circle-dot", size=12, color="white")
+        _scatter(figure, "in training", running, hover, "diamond", size=12, fill="#fbbc04")
     best = problem.best(study)
     if best is not None:
-        _scatter(figure, "answer", [best.shape], hover, "star", size=16, color="#e8453c")
+        _scatter(figure, "answer", [best.shape], hover, "star", size=16, fill="#e8453c")
     figure.update_layout(
         template=None,
         title={"text": f"Shapes of {problem.space.name or 'the design space'}"},
@@ -97,13 +98,13 @@ def _scatter(
     figure: go.Figure,
     name: str,
     shapes: list[Shape],
-    hover: object,
+    hover: Callable[[Shape], str],
     symbol: str,
     *,
     size: int,
-    color: str,
+    fill: str = "white",
+    line: str = _INK,
 ) -> None:
-    assert callable(hover)
     figure.add_scatter(
         x=[str(shape.width) for shape in shapes],
         y=[str(shape.depth) for shape in shapes],
@@ -114,8 +115,8 @@ def _scatter(
         marker={
             "symbol": symbol,
             "size": size,
-            "color": color,
-            "line": {"width": 2, "color": color},
+            "color": fill,
+            "line": {"width": 1.5, "color": line},
         },
     )
 

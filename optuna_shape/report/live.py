@@ -64,8 +64,12 @@ class SearchDisplay:
     def screening(self) -> None:
         """Show what was measured, and what was removed and why."""
         screening = self._problem.screen(self._study)
-        if self._problem.hard_constraints:
-            self._console.print(_grid(self._problem, screening), highlight=False)
+        hard = [constraint.property for constraint in self._problem.hard_constraints]
+        if hard:
+            name = next((name for name in _SHOWN if name in hard), hard[0])
+            self._say("", f"{name} of each shape, depth down, width across:")
+            self._console.print(_grid(name, self._problem, screening), highlight=False)
+            self._say("Crossed out: over a limit. -: removed without measuring it.", "")
         kept, total = len(screening.feasible), len(self._problem.space)
         lines = [f"{kept} of {total} shapes are within every limit that is measured beforehand."]
         lines += [
@@ -200,17 +204,9 @@ class SearchDisplay:
         return "   ".join(parts)
 
 
-def _grid(problem: ShapeProblem, screening: Screening) -> Table:
-    """Depth by width, with the dearest measured property of each shape."""
-    shown = [name for name in _SHOWN if name in {c.property for c in problem.hard_constraints}]
-    name = shown[0] if shown else problem.hard_constraints[0].property
-    table = Table(
-        title=f"{name} of each shape: depth down, width across",
-        title_justify="left",
-        box=box.SIMPLE,
-        caption="crossed out: over a limit; -: far over, not measured",
-        caption_justify="left",
-    )
+def _grid(name: str, problem: ShapeProblem, screening: Screening) -> Table:
+    """One measured property, depth by width."""
+    table = Table(box=box.SIMPLE)
     table.add_column("", justify="right", style="bold")
     for width in problem.space.widths:
         table.add_column(str(width), justify="right")
