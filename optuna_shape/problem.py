@@ -24,7 +24,6 @@ from optuna.trial import Trial
 from optuna.trial import TrialState
 
 from optuna_shape import families
-from optuna_shape.constraints import COSTS
 from optuna_shape.constraints import GOALS
 from optuna_shape.constraints import Constraint
 from optuna_shape.constraints import format_quantity
@@ -581,6 +580,3 @@ def _as_float(accuracy: object) -> float:
             f"The training returned {accuracy!r}; it must return the accuracy, "
             "a fraction in [0, 1]."
         ) from None
-
-
-__all__ = ["COSTS", "MAX_FAILURES", "Answer", "ShapeProblem", "TrainingLoop"]

@@ -428,20 +428,13 @@ def shape_of(trial: FrozenTrial) -> Shape | None:
     """The shape that a trial trains or trained, or None before it is known."""
     if "depth" in trial.params and "width" in trial.params:
         return Shape(int(trial.params["depth"]), int(trial.params["width"]))
-    claim = trial.system_attrs.get(_CLAIM)
-    return None if not claim else Shape(*claim["shape"])
+    return claimed_shape(trial)
 
 
 def claimed_shape(trial: FrozenTrial) -> Shape | None:
     """The shape that a trial holds a claim on."""
     claim = trial.system_attrs.get(_CLAIM)
     return None if not claim else Shape(*claim["shape"])
-
-
-def is_replicate(trial: FrozenTrial) -> bool:
-    """Whether a trial repeats a trained shape on purpose."""
-    claim = trial.system_attrs.get(_CLAIM)
-    return bool(claim and claim["replicate"])
 
 
 def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections import Counter
 
 from optuna.study import Study
 
-from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import StudyRecords
@@ -58,11 +57,6 @@ def nearest_removed(screening: Screening, count: int = 3) -> list[str]:
         if verdict.status != "within"
     ]
     return [f"{shape}: {verdict.reason}" for _, shape, verdict in sorted(removed)[:count]]
-
-
-def property_text(name: str, value: float | None) -> str:
-    """A property for a table: its figure with a unit, or a dash where it was not measured."""
-    return "-" if value is None else format_quantity(name, value)
 
 
 def _escape(text: str) -> str:
