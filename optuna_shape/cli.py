@@ -97,6 +97,9 @@ def search(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Inputs per call whose latency and energy are measured.")
     ] = 32,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads, of measuring and of training.")
+    ] = 1,
     max_noise: Annotated[
         float,
         typer.Option(help="How much this machine's pace may vary, as a share, to be measured on."),
@@ -136,6 +139,8 @@ def search(
         constraints = constraint or [
             text.format(depth=max(depths), width=max(widths)) for text in DEFAULT_CONSTRAINTS
         ]
+        # More threads gain little on small networks, and much noise where other programs run.
+        torch.set_num_threads(threads)
         meter = DeviceMeter(device=device, batch_size=batch_size, max_noise=max_noise)
         problem = ShapeProblem(
             space,

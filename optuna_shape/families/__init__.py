@@ -7,8 +7,8 @@ a frozen dataclass. So a space can be described in JSON and rebuilt in another p
 >>> description = describe(space)
 >>> description["family"]
 'resnet'
->>> rebuild(description, depth=[2], width=[8]).build(Shape(2, 8))  # doctest: +ELLIPSIS
-Sequential(...)
+>>> rebuild(description, depth=[2], width=[8])
+<DesignSpace resnet: depth [2] x width [8]>
 """
 
 from __future__ import annotations

@@ -83,9 +83,9 @@ class Distortion:
         noise: Standard deviation of the noise added to each pixel.
     """
 
-    rotation: float = 30.0
-    scale: tuple[float, float] = (0.7, 1.1)
-    shear: float = 0.3
+    rotation: float = 20.0
+    scale: tuple[float, float] = (0.8, 1.1)
+    shear: float = 0.2
     shift: float = 0.1
     clutter: float = 0.8
     noise: float = 0.05

@@ -29,8 +29,8 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 0.01
     weight_decay: float = 0.1
-    warmup: float = 0.25
-    label_smoothing: float = 0.0
+    warmup: float = 0.3
+    label_smoothing: float = 0.1
 
 
 _DEFAULT = Recipe()
