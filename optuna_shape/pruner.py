@@ -29,8 +29,9 @@ from optuna_shape.records import shape_of
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
-#: No training is cut before this share of its epochs.
-_MIN_SHARE = 0.3
+#: No training is cut before this share of its epochs, nor when so little is left that its result
+#: is worth more than the rest costs.
+_MIN_SHARE, _MAX_SHARE = 0.3, 0.75
 #: Nor before so many shapes have been trained in full: what a curve still gains is learned there.
 _MIN_CURVES = 5
 
@@ -101,7 +102,9 @@ class ShapePruner(BasePruner):
     ) -> tuple[str | None, Cut]:
         epochs, answer = self._problem.epochs, belief.answer
         reports = len(trial.intermediate_values)
-        if answer is None or epochs is None or not _MIN_SHARE * epochs <= reports < epochs:
+        if answer is None or epochs is None:
+            return None, cut
+        if not _MIN_SHARE * epochs <= reports <= _MAX_SHARE * epochs:
             return None, cut
         curves = _FinishedCurves.of(belief, step)
         if curves is None:
