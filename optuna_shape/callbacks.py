@@ -14,10 +14,10 @@ from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import StudyRecords
+from optuna_shape.records import stop_loop
 from optuna_shape.report.figures import shape_map
 from optuna_shape.report.notes import study_note
 from optuna_shape.sampler import DESIGN_SIZE
-from optuna_shape.sampler import stop_loop
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 

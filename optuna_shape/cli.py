@@ -18,6 +18,7 @@ import optuna
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.constraints import GOALS
@@ -234,13 +235,13 @@ def _run(
 
 def _publish(
     problem: ShapeProblem, answer: Answer, images: Data, folder: Path, device: torch.device
-) -> tuple[Path, float | None]:
+) -> tuple[Path | None, float | None]:
     """Save the answer under a name of its own, and look at the test set, this once."""
     source = folder / f"trial-{answer.trial.number}"
     try:
         model, _ = load_checkpoint(source)
     except ShapeError:
-        return source, None  # Another worker trained it, in a folder that is not here.
+        return None, None  # Another worker trained it, in a folder that is not here.
     test = evaluate(model.to(device), images.test_x.to(device), images.test_y.to(device))
     properties = {name: value for name in GOALS if (value := getattr(answer, name)) is not None}
     target = folder / "answer"
@@ -257,14 +258,15 @@ def _errors_in_a_line(console: Console) -> Iterator[None]:
         yield
     except NoisyMachine as error:
         console.print(
-            f"[red]NoisyMachine:[/] {error} Here: --max-noise 0.5, say.", highlight=False
+            f"[red]NoisyMachine:[/] {escape(str(error))} Here: --max-noise 0.5, say.",
+            highlight=False,
         )
         raise typer.Exit(EXIT_NO_ANSWER) from None
     except NoFeasibleShape as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
+        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(EXIT_NO_ANSWER) from None
     except ShapeError as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
+        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(EXIT_BAD_INPUT) from None
 
 

@@ -261,13 +261,7 @@ def screen(
     Raises:
         NoFeasibleShape: Nothing is left. The message names the nearest shape and its figure.
     """
-    verdicts: dict[Shape, Verdict] = {}
-    for shape in space.shapes:
-        for own in filters:
-            verdict = _own_verdict(own, shape)
-            if verdict.status != "within":
-                verdicts[shape] = verdict
-                break
+    verdicts = ask_filters(filters, space.shapes)
     bounds: dict[str, float] = {}
     for constraint in sorted(constraints, key=_dearness):
         bound = constraint.bound
@@ -298,6 +292,17 @@ def screen(
     return screening
 
 
+def ask_filters(filters: Sequence[ShapeFilter], shapes: Iterable[Shape]) -> dict[Shape, Verdict]:
+    """Verdicts of the user's own filters on the shapes that they exclude."""
+    result = {}
+    for shape in shapes:
+        verdicts = (_own_verdict(own, shape) for own in filters)
+        excluded = next((v for v in verdicts if v.status != "within"), None)
+        if excluded is not None:
+            result[shape] = excluded
+    return result
+
+
 class RecordedMeter:
     """Stands for the meter of a problem that was read back from a study: it can only remember."""
 
@@ -321,9 +326,14 @@ def _own_verdict(own: ShapeFilter, shape: Shape) -> Verdict:
     name = getattr(own, "__name__", type(own).__name__)
     answer = own(shape)
     if isinstance(answer, Verdict):
-        if answer.status == "within" or answer.constraint:
+        if answer.status == "within":
             return answer
-        return Verdict(answer.status, answer.reason or f"excluded by {name}", name, 1.0)
+        return Verdict(
+            answer.status,
+            answer.reason or f"excluded by {name}",
+            answer.constraint or name,
+            answer.excess if answer.excess > 0 else 1.0,
+        )
     return Verdict("within") if answer else Verdict("over", f"excluded by {name}", name, 1.0)
 
 
@@ -344,7 +354,8 @@ def _reference_value(constraint: Constraint, measurer: Measurer) -> float:
 
 
 def _excess(value: float, bound: float) -> float:
-    return value / bound - 1.0
+    # An interval may have no upper end; what is stored has to be a number.
+    return value / bound - 1.0 if math.isfinite(value) else 1.0
 
 
 def _nothing_left(screening: Screening) -> str:

@@ -21,7 +21,6 @@ from optuna_shape.decide.surrogate import Surrogate
 from optuna_shape.decide.surrogate import fit
 from optuna_shape.decide.surrogate import log_error
 from optuna_shape.decide.surrogate import unit_points
-from optuna_shape.problem import MAX_FAILURES
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import History
@@ -93,13 +92,9 @@ class Belief:
 
     @property
     def retired(self) -> np.ndarray:
-        """Positions of the shapes whose trainings failed too often to be tried again."""
-        positions = [
-            self.index[shape]
-            for shape, count in self.history.failures.items()
-            if count >= MAX_FAILURES and shape in self.index
-        ]
-        return np.setdiff1d(np.array(positions, dtype=int), self.trained)
+        """Positions of the shapes that are not to be tried again."""
+        positions = [self.index[shape] for shape in self.history.retired if shape in self.index]
+        return np.array(sorted(positions), dtype=int)
 
     @property
     def cut(self) -> np.ndarray:
@@ -112,7 +107,7 @@ class Belief:
     @property
     def free(self) -> np.ndarray:
         """Positions of the shapes that may be trained next."""
-        return np.setdiff1d(self.untrained, np.union1d(self.retired, self.running))
+        return np.array([self.index[s] for s in self.history.left(self.shapes)], dtype=int)
 
     @cached_property
     def reaching(self) -> list[int]:
@@ -171,7 +166,7 @@ def believe(problem: ShapeProblem, study: Study) -> Belief:
     screening = problem.screen(study)
     records = StudyRecords(study)
     history = records.history()
-    seed = records.seed(0)
+    seed = records.seed()
     points = _points(problem)
     observations = [
         (*points[history.shapes[number]], float(log_error(accuracy)), 0.0)

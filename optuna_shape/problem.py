@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
@@ -29,12 +30,14 @@ from optuna_shape.constraints import Constraint
 from optuna_shape.constraints import format_quantity
 from optuna_shape.errors import InvalidAccuracy
 from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import InvalidSpace
 from optuna_shape.errors import StudyMismatch
 from optuna_shape.filters import COUNTED_FINGERPRINT
 from optuna_shape.filters import Measurer
 from optuna_shape.filters import RecordedMeter
 from optuna_shape.filters import Screening
 from optuna_shape.filters import ShapeFilter
+from optuna_shape.filters import ask_filters
 from optuna_shape.filters import screen
 from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.measurement import Meter
@@ -42,6 +45,8 @@ from optuna_shape.records import ACCURACY
 from optuna_shape.records import INTERRUPTED
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import claimed_shape
+from optuna_shape.records import shape_of
+from optuna_shape.records import stop_loop
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
@@ -55,8 +60,6 @@ TrainingLoop = Callable[["nn.Module", Trial], float]
 
 #: Name of the constraint that an enqueued shape outside the design space violates.
 OUTSIDE = "design space"
-#: A shape whose training failed this often is not tried again.
-MAX_FAILURES = 2
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,19 @@ class ShapeProblem:
         InvalidConstraint: A constraint cannot be read.
     """
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is known of studies is read again where the copy works.
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_screenings")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._screenings: WeakKeyDictionary[BaseStorage, dict[int, Screening]]
+        self._screenings = WeakKeyDictionary()
+
     def __init__(
         self,
         space: DesignSpace,
@@ -139,9 +155,7 @@ class ShapeProblem:
         self.filters = tuple(filters)
         self.filter_mode = filter_mode
         self.training_cost = training_cost
-        self._lock = threading.Lock()
-        self._screenings: WeakKeyDictionary[BaseStorage, dict[int, Screening]]
-        self._screenings = WeakKeyDictionary()
+        self._forget()
         self._check()
 
     def _check(self) -> None:
@@ -289,7 +303,8 @@ class ShapeProblem:
             strangers = [
                 trial.number
                 for trial in records.trials()
-                if trial.state == TrialState.COMPLETE and ACCURACY not in trial.user_attrs
+                if trial.state == TrialState.COMPLETE
+                and (ACCURACY not in trial.user_attrs or shape_of(trial) is None)
             ]
             if strangers:
                 raise StudyMismatch(
@@ -299,13 +314,13 @@ class ShapeProblem:
             records.write_problem(own)
             stored = records.problem()
         assert stored is not None
-        records.release_dead_claims()
         differences = _differences(stored, own)
         if differences:
             raise StudyMismatch(
                 f"The study {study.study_name!r} is about another problem: "
                 f"{'; '.join(differences)}. Use another study_name, or ShapeProblem.from_study."
             )
+        records.release_dead_claims()
 
     def _stored_screening(self, records: StudyRecords) -> Screening | None:
         stored = records.screening()
@@ -319,39 +334,46 @@ class ShapeProblem:
                 f"({stored['fingerprint']}). Trainings are running, so it takes those verdicts "
                 "over and measures nothing."
             )
+        return self._read_screening(records, stored)
+
+    def _read_screening(self, records: StudyRecords, stored: Mapping[str, Any]) -> Screening:
         measurements = records.measurements(stored["fingerprint"])
         measurements.update(records.measurements(COUNTED_FINGERPRINT))
-        return Screening.from_json(stored, measurements)
+        screening = Screening.from_json(stored, measurements)
+        # Filters are not stored, and ask no device: one that is new has its say too.
+        excluded = ask_filters(self.filters, screening.feasible)
+        return replace(screening, verdicts={**screening.verdicts, **excluded})
+
+    def known_screening(self, study: Study) -> Screening:
+        """The verdicts as they stand, whatever the device; measured only if there are none."""
+        known = self._screenings.get(study._storage, {}).get(study._study_id)
+        if known is not None:
+            return known
+        records = StudyRecords(study)
+        stored = records.screening()
+        return self.screen(study) if stored is None else self._read_screening(records, stored)
 
     def _measure(self, records: StudyRecords) -> Screening:
         if not records.take_lease(lambda: self._stored_screening(records) is not None):
             screening = self._stored_screening(records)
             assert screening is not None
             return screening
-        beat = 1
-
-        def store(quantity: str, measurements: Mapping[Shape, Any]) -> None:
-            nonlocal beat
-            beat += 1
-            records.write_measurements(quantity, measurements)
-            records.write_lease(beat)
-
-        try:
+        with records.lease_kept():
             known = records.measurements(COUNTED_FINGERPRINT)
             known.update(records.measurements(self.fingerprint))
             screening = screen(
                 self.space,
                 self.hard_constraints,
-                Measurer(self.space, self.meter, known, store),
+                Measurer(self.space, self.meter, known, records.write_measurements),
                 fingerprint=self.fingerprint,
                 precise=self.goal if self.goal != ACCURACY else None,
                 extra=self._counted_besides(),
                 filters=self.filters,
                 mode=self.filter_mode,
             )
+            if records.screening() is not None:
+                records.clear_stop()  # It rested on the verdicts of another device.
             records.write_screening(screening.to_json())
-        finally:
-            records.write_lease(None)
         _logger.info(
             f"{len(screening.feasible)} of {len(self.space)} shapes are within every constraint "
             "that is measured before training."
@@ -394,7 +416,10 @@ class ShapeProblem:
                 reason is the trial's user attribute ``reason``; its constraints are set.
         """
         if not isinstance(trial, Trial):  # optuna.trial.FixedTrial: nobody else is about.
-            return self._suggest_integers(trial)
+            shape = self._suggest_integers(trial)
+            if shape not in self.space:
+                raise InvalidSpace(f"{shape} is not in the design space {self.space!r}.")
+            return shape
         records = StudyRecords(trial.study)
         screening = self.screen(trial.study)
         stop = records.stop()
@@ -414,6 +439,9 @@ class ShapeProblem:
         if claimed_shape(frozen) != shape:
             objection = records.claim_patiently(trial._trial_id, shape)
             if objection is not None:
+                history = records.history()
+                if not history.left(screening.feasible):
+                    stop_loop(trial.study)  # Nothing but this can come next.
                 self._reject(trial, objection.reason)
         return shape
 
@@ -442,7 +470,11 @@ class ShapeProblem:
         value = _as_float(accuracy)
         if not isinstance(trial, Trial):
             self._check_accuracy(value, accuracy)
-            return value
+            if self.goal == ACCURACY:
+                return value
+            shape = self._suggest_integers(trial)
+            measurer = Measurer(self.space, self.meter, {}, lambda quantity, measurements: None)
+            return measurer.measure(self.goal, [shape], None)[shape].value
         records = StudyRecords(trial.study)
         if math.isnan(value):
             records.write_failure(trial._trial_id, "the training diverged: its accuracy is NaN")
@@ -511,29 +543,29 @@ class ShapeProblem:
         accuracies = history.accuracies
         if not accuracies:
             return None
-        screening = self.screen(study)
-        try:
-            best_trial = study.best_trial
-        except ValueError:  # No trial is feasible.
+        screening = self.known_screening(study)
+        shapes = self._ranked(accuracies, screening)
+        if not shapes:
             return None
-        shape = Shape(best_trial.params["depth"], best_trial.params["width"])
-        note = ""
-        if any(len(values) > 1 for values in accuracies.values()):
-            shapes = self._ranked(accuracies, screening)
-            if not shapes:
-                return None
-            if shapes[0] != shape:
-                note = (
-                    f"study.best_trial is {shape}, trial {best_trial.number}; "
-                    f"over all trainings of a shape {shapes[0]} is better"
+        repeated = any(len(values) > 1 for values in accuracies.values())
+        best_trial, note = self._feasible_best(study), ""
+        shape = None if best_trial is None else shape_of(best_trial)
+        if best_trial is None or shape not in shapes or (repeated and shape != shapes[0]):
+            if shape is not None:
+                why = (
+                    f"over all its trainings {shapes[0]} is better"
+                    if shape in shapes
+                    else "it is not within the constraints as they are measured now"
                 )
-                shape = shapes[0]
-            numbers = [n for n in sorted(history.trained) if history.shapes[n] == shape]
-            if best_trial.number not in numbers:
-                best_trial = next(t for t in study.trials if t.number == numbers[0])
-            if len(numbers) > 1:
-                count = f"accuracy is the mean of {len(numbers)} trainings"
-                note = f"{note}; {count}" if note else count
+                note = f"study.best_trial is shape {shape}, but {why}"
+            shape = shapes[0]
+        numbers = [n for n in sorted(history.trained) if history.shapes[n] == shape]
+        if best_trial is None or best_trial.number not in numbers:
+            best_trial = next(t for t in study.trials if t.number == numbers[0])
+        if len(numbers) > 1:
+            count = f"accuracy is the mean of {len(numbers)} trainings"
+            note = f"{note}; {count}" if note else count
+        assert shape is not None
         mean = sum(accuracies[shape]) / len(accuracies[shape])
         return Answer(
             shape,
@@ -545,11 +577,19 @@ class ShapeProblem:
             note,
         )
 
+    @staticmethod
+    def _feasible_best(study: Study) -> FrozenTrial | None:
+        try:
+            return study.best_trial
+        except ValueError:  # No trial is feasible.
+            return None
+
     def _ranked(
         self, accuracies: Mapping[Shape, Sequence[float]], screening: Screening
     ) -> list[Shape]:
-        """Trained shapes that meet the accuracy constraint on average, best first."""
-        means = {shape: sum(values) / len(values) for shape, values in accuracies.items()}
+        """Trained feasible shapes that meet the accuracy constraint on average, best first."""
+        within = set(screening.feasible)
+        means = {s: sum(values) / len(values) for s, values in accuracies.items() if s in within}
         bound = self.accuracy_bound or 0.0
         reaching = [shape for shape in sorted(means) if means[shape] >= bound]
         if self.goal == ACCURACY:

@@ -27,6 +27,7 @@ higher one may have verified before the lower one wrote.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -35,11 +36,14 @@ import math
 import os
 import random
 import socket
+import threading
 import time
 import uuid
+from collections import Counter
 from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +71,6 @@ _CLAIM = "shape:claim"
 _CUT = "shape:cut"
 _FAILURE = "shape:failure"
 _CERTAINTY = "shape:certainty"
-# Optuna 5 keeps each constraint under a key of its own; a pruner has no `Trial.set_constraint`.
-_CONSTRAINTS = "constraints"
 
 ACCURACY = "accuracy"
 REASON = "reason"
@@ -77,12 +79,15 @@ INTERRUPTED = "interrupted"
 #: Longest attribute that every storage and the dashboard take.
 _MAX_CHARACTERS = 2045
 _DEPTHS_PER_ENTRY = 16
+#: A shape is not tried again after so many failures, losses or cuts.
+_MAX_FAILURES, _MAX_LOSSES, _MAX_CUTS = 2, 4, 2
 #: A worker that measures but has not been heard of for so long (seconds) is taken for dead.
 _LEASE_TIMEOUT = 300.0
 _LEASE_POLL = 0.5
 _CLAIM_TRIES = 6
+_LEASE_BEAT = 10.0
 #: A claim whose worker cannot be asked is given up after this, or five times the longest training.
-_CLAIM_TIMEOUT = datetime.timedelta(hours=1)
+_CLAIM_TIMEOUT = datetime.timedelta(days=1)
 
 # Waiting times are drawn by chance of their own: the user's seeded generators stay untouched.
 _chance = random.SystemRandom()
@@ -128,8 +133,11 @@ class History:
         curves: Reported accuracies ``{step: accuracy}`` of the fully trained, by trial number.
         shapes: Shape of each trial in ``trained``, ``curves`` or ``running``, by trial number.
         running: Trial numbers whose shape is claimed by a live worker.
+        running_here: Those of them that this process trains.
         cuts: Trainings cut short, by trial number.
-        failures: How often the training of a shape failed, interruptions not counted.
+        failures: How often the training of a shape failed for a reason that is known.
+        losses: How often it failed otherwise: interrupted, killed, or an error of an objective
+            that does not go through ``problem.objective``.
         epochs: Number of epochs that each trial ran, by trial number; 1 if it reported none.
     """
 
@@ -137,8 +145,10 @@ class History:
     curves: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     shapes: Mapping[int, Shape] = field(default_factory=dict)
     running: tuple[int, ...] = ()
+    running_here: tuple[int, ...] = ()
     cuts: Mapping[int, Cut] = field(default_factory=dict)
     failures: Mapping[Shape, int] = field(default_factory=dict)
+    losses: Mapping[Shape, int] = field(default_factory=dict)
     epochs: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -148,6 +158,23 @@ class History:
         for number in sorted(self.trained):
             result[self.shapes[number]].append(self.trained[number])
         return dict(result)
+
+    @property
+    def retired(self) -> frozenset[Shape]:
+        """Shapes not to be tried again: their trainings failed, or were cut short, repeatedly."""
+        counts = Counter(cut.shape for cut in self.cuts.values())
+        tried = {*self.failures, *self.losses, *counts}
+        return frozenset(
+            shape
+            for shape in tried - set(self.accuracies)
+            if self.failures.get(shape, 0) >= _MAX_FAILURES
+            or self.losses.get(shape, 0) >= _MAX_LOSSES
+            or counts[shape] >= _MAX_CUTS
+        )
+
+    def left(self, shapes: Iterable[Shape]) -> list[Shape]:
+        """Those shapes that are neither trained, nor in training, nor retired."""
+        return sorted(set(shapes) - set(self.accuracies) - self.claimed - self.retired)
 
     @property
     def claimed(self) -> frozenset[Shape]:
@@ -175,13 +202,14 @@ class StudyRecords:
     def write_problem(self, description: Mapping[str, Any]) -> None:
         self._write_json(_PROBLEM, description)
 
-    def seed(self, proposal: int) -> int:
-        """The study's seed; the first worker's proposal becomes it."""
-        stored = self._attributes().get(_SEED)
-        if stored is None:
+    def seed(self) -> int:
+        """The study's seed; 0 before a sampler has given it one."""
+        return int(self._attributes().get(_SEED, 0))
+
+    def propose_seed(self, proposal: int) -> None:
+        """Give the study its seed, unless it has one."""
+        if _SEED not in self._attributes():
             self._set(_SEED, proposal)
-            stored = self._attributes()[_SEED]
-        return int(stored)
 
     # Measurements and verdicts.
 
@@ -221,16 +249,42 @@ class StudyRecords:
 
     def write_lease(self, beat: int | None) -> None:
         """Announce that this worker wants to measure or is measuring; None gives the lease up."""
-        self._set(f"{_LEASE}:{_worker()}", beat)
+        lease = None if beat is None else {"beat": beat, **_identity()}
+        self._set(f"{_LEASE}:{_worker()}", lease)
 
     def other_leases(self) -> dict[str, int]:
-        """Workers other than this one that want to measure, and their last beat."""
+        """Live workers other than this one that want to measure, and their last beat."""
         own = f"{_LEASE}:{_worker()}"
         return {
-            key.removeprefix(f"{_LEASE}:"): beat
-            for key, beat in self._attributes().items()
-            if key.startswith(f"{_LEASE}:") and key != own and beat is not None
+            key.removeprefix(f"{_LEASE}:"): lease["beat"]
+            for key, lease in self._attributes().items()
+            if key.startswith(f"{_LEASE}:")
+            and key != own
+            and lease is not None
+            and _worker_is_alive(lease) is not False
         }
+
+    @contextlib.contextmanager
+    def lease_kept(self) -> Iterator[None]:
+        """Let others hear from this worker while it measures, however long that takes."""
+        over = threading.Event()
+
+        def beat() -> None:
+            count = 1
+            while not over.wait(_LEASE_BEAT):
+                count += 1
+                # A storage that cannot be reached now may be later; measuring goes on meanwhile.
+                with contextlib.suppress(Exception):
+                    self.write_lease(count)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.write_lease(None)
 
     def take_lease(self, done: Callable[[], bool]) -> bool:
         """Wait until this worker alone may measure; False if another has measured meanwhile."""
@@ -263,6 +317,11 @@ class StudyRecords:
 
     def write_stop(self, decision: Mapping[str, Any]) -> None:
         self._set(_STOP, dict(decision))
+
+    def clear_stop(self) -> None:
+        """Take the decision to stop back, because what it rested on has changed."""
+        if self.stop() is not None:
+            self._set(_STOP, None)
 
     def certainties(self) -> dict[int, float]:
         """Probability of a better shape after each trial, by trial number."""
@@ -299,11 +358,10 @@ class StudyRecords:
             None if the claim holds, else what stands against it, and the claim is withdrawn.
         """
         claim: dict[str, Any] = {
+            "trial": trial_id,
             "shape": list(shape),
             "replicate": replicate,
-            "worker": _worker(),
-            "host": _HOST,
-            "pid": os.getpid(),
+            **_identity(),
         }
         self._storage.set_trial_system_attr(trial_id, _CLAIM, claim)
         objection = self._objection(trial_id, shape, replicate)
@@ -336,13 +394,12 @@ class StudyRecords:
     def release_dead_claims(self) -> None:
         """End the trials of workers of this machine that are certainly dead."""
         for trial in self.trials():
-            claim = trial.system_attrs.get(_CLAIM)
-            if trial.state == TrialState.RUNNING and claim and _worker_is_dead(claim):
-                self.write_failure(trial._trial_id, INTERRUPTED)
-                try:
+            claim = _claim_of(trial)
+            if trial.state == TrialState.RUNNING and claim and _worker_is_alive(claim) is False:
+                # Another worker may be quicker, which is as good.
+                with contextlib.suppress(RuntimeError):
+                    self.write_failure(trial._trial_id, INTERRUPTED)
                     self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-                except RuntimeError:  # Another worker was quicker, which is as good.
-                    continue
 
     def write_properties(self, trial_id: int, properties: Mapping[str, float]) -> None:
         """Show measured properties of a trial, in SI units, as user attributes."""
@@ -397,31 +454,52 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
     shapes: dict[int, Shape] = {}
     cuts: dict[int, Cut] = {}
     failures: dict[Shape, int] = defaultdict(int)
+    losses: dict[Shape, int] = defaultdict(int)
     epochs: dict[int, int] = {}
     trials = list(trials)
     timeout = _claim_timeout(trials)
-    running = []
+    running, running_here = [], []
     for trial in trials:
         shape = shape_of(trial)
         if shape is None:
             continue
-        number, attributes = trial.number, trial.system_attrs
+        number, attributes, claim = trial.number, trial.system_attrs, _claim_of(trial)
         if trial.state == TrialState.COMPLETE and ACCURACY in trial.user_attrs:
             trained[number] = float(trial.user_attrs[ACCURACY])
             curves[number] = _finite(trial.intermediate_values)
         elif trial.state == TrialState.RUNNING and _is_live(trial, timeout):
             running.append(number)
-        elif trial.state == TrialState.PRUNED and attributes.get(_CUT) is not None:
-            cut = attributes[_CUT]
+            if claim and claim["worker"] == _worker():
+                running_here.append(number)
+        elif trial.state == TrialState.PRUNED and claim:
+            # Without a prediction of ours it was cut by another pruner, or by the user.
+            cut = attributes.get(_CUT) or {"log_error": None, "deviation": None}
             cuts[number] = Cut(shape, cut["log_error"], cut["deviation"])
-        elif trial.state == TrialState.FAIL and attributes.get(_FAILURE) != INTERRUPTED:
-            failures[shape] += 1
+        elif trial.state == TrialState.FAIL:
+            known = attributes.get(_FAILURE) not in (None, INTERRUPTED)
+            (failures if known else losses)[shape] += 1
             continue
         else:
             continue
         shapes[number] = shape
         epochs[number] = max(1, len(trial.intermediate_values))
-    return History(trained, curves, shapes, tuple(running), cuts, dict(failures), epochs)
+    return History(
+        trained,
+        curves,
+        shapes,
+        tuple(running),
+        tuple(running_here),
+        cuts,
+        dict(failures),
+        dict(losses),
+        epochs,
+    )
+
+
+def stop_loop(study: Study) -> None:
+    """End this process's ``study.optimize``; outside of one (ask and tell) do nothing."""
+    with contextlib.suppress(RuntimeError):
+        study.stop()
 
 
 def shape_of(trial: FrozenTrial) -> Shape | None:
@@ -433,7 +511,7 @@ def shape_of(trial: FrozenTrial) -> Shape | None:
 
 def claimed_shape(trial: FrozenTrial) -> Shape | None:
     """The shape that a trial holds a claim on."""
-    claim = trial.system_attrs.get(_CLAIM)
+    claim = _claim_of(trial)
     return None if not claim else Shape(*claim["shape"])
 
 
@@ -442,10 +520,19 @@ def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.system_attrs.get("fixed_params") or {})
 
 
-def _is_live(trial: FrozenTrial, timeout: datetime.timedelta) -> bool:
+def _claim_of(trial: FrozenTrial) -> dict[str, Any] | None:
     claim = trial.system_attrs.get(_CLAIM)
-    if not claim or _worker_is_dead(claim):
+    # A retried trial carries a copy of the claim of the trial that it retries.
+    return claim if claim and claim["trial"] == trial._trial_id else None
+
+
+def _is_live(trial: FrozenTrial, timeout: datetime.timedelta) -> bool:
+    claim = _claim_of(trial)
+    if claim is None:
         return False
+    alive = _worker_is_alive(claim)
+    if alive is not None:
+        return alive
     started = trial.datetime_start
     return started is None or datetime.datetime.now() - started < timeout
 
@@ -455,19 +542,25 @@ def _claim_timeout(trials: Sequence[FrozenTrial]) -> datetime.timedelta:
     return max([_CLAIM_TIMEOUT, *(5 * duration for duration in durations)])
 
 
-def _worker_is_dead(claim: Mapping[str, Any]) -> bool:
-    """Whether a claim's worker is known to be gone; only workers of this machine can be asked."""
-    if claim["host"] != _HOST or claim["worker"] == _worker():
-        return False
-    if claim["pid"] == os.getpid():
-        return True  # This process is somebody else: the number was used again.
-    try:
-        os.kill(claim["pid"], 0)
-    except ProcessLookupError:
+def _worker_is_alive(identity: Mapping[str, Any]) -> bool | None:
+    """Whether a worker lives; None for one of another machine, which cannot be asked."""
+    if identity["host"] != _HOST:
+        return None
+    if identity["worker"] == _worker():
         return True
-    except PermissionError:
+    if identity["pid"] == os.getpid():
+        return False  # This process is somebody else: the number was used again.
+    try:
+        os.kill(identity["pid"], 0)
+    except ProcessLookupError:
         return False
-    return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _identity() -> dict[str, Any]:
+    return {"worker": _worker(), "host": _HOST, "pid": os.getpid()}
 
 
 def _worker() -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,12 +24,16 @@ from optuna_shape.decide.acquisition import replicate_candidates
 from optuna_shape.decide.design import initial_design
 from optuna_shape.decide.surrogate import Posterior
 from optuna_shape.decide.surrogate import log_error
+from optuna_shape.errors import InvalidProblem
 from optuna_shape.posterior import Belief
 from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
+from optuna_shape.records import ACCURACY
+from optuna_shape.records import History
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import claimed_shape
 from optuna_shape.records import fixed_parameters
+from optuna_shape.records import stop_loop
 from optuna_shape.space import Shape
 
 _logger = logging.getLogger(f"optuna.{__name__}")
@@ -38,6 +42,7 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 _chance = random.SystemRandom()
 #: Shapes of the initial design; four to six are equally good, three are too few.
 DESIGN_SIZE = 5
+_PATIENCE = 0.2
 
 
 class ShapeSampler(BaseSampler):
@@ -82,7 +87,13 @@ class ShapeSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._independent_sampler.before_trial(study, trial)
-        if StudyRecords(study).stop() is not None:
+        records = StudyRecords(study)
+        if records.stop() is None and records.screening() is not None:
+            feasible = self._problem.known_screening(study).feasible
+            history = records.history()
+            if not history.left(feasible) and not history.running:
+                _write_exhausted(records, history, feasible)
+        if records.stop() is not None:
             stop_loop(study)
 
     def infer_relative_search_space(
@@ -111,7 +122,7 @@ class ShapeSampler(BaseSampler):
             )
         self._problem.screen(study)
         records = StudyRecords(study)
-        records.seed(self._seed if self._seed is not None else _chance.randrange(2**31))
+        records.propose_seed(self._seed if self._seed is not None else _chance.randrange(2**31))
         fixed = fixed_parameters(trial)
         refused: set[Shape] = set()
         while True:
@@ -121,25 +132,31 @@ class ShapeSampler(BaseSampler):
                 for i, replicate in _rank(belief, trial.number)
                 if belief.shapes[i] not in refused and _agrees(belief.shapes[i], fixed)
             ]
-            if not shapes:
+            if shapes:
+                # Workers that collided spread out over the next best, or would collide again.
+                spread = min(len(shapes), 2 ** len(refused))
+                shape, replicate = shapes[_chance.randrange(spread)]
+                if records.claim(trial._trial_id, shape, replicate=replicate) is None:
+                    return {"depth": shape.depth, "width": shape.width}
+                refused.add(shape)
+            elif refused or (not len(belief.free) and belief.history.running_here):
+                # A rival may withdraw, or a training of this process's threads may yet fail.
+                refused.clear()
+                time.sleep(_chance.uniform(0.5, 1.5) * _PATIENCE)
+            else:
                 self._end(study, records, trial, belief)
-            # Workers that collided spread out over the next best, or they would collide again.
-            spread = min(len(shapes), 2 ** len(refused))
-            shape, replicate = shapes[_chance.randrange(spread)]
-            if records.claim(trial._trial_id, shape, replicate=replicate) is None:
-                return {"depth": shape.depth, "width": shape.width}
-            refused.add(shape)
 
     def _end(
         self, study: Study, records: StudyRecords, trial: FrozenTrial, belief: Belief
     ) -> None:
+        fixed = fixed_parameters(trial)
         if len(belief.free) > 0:
-            reason = f"no shape with {fixed_parameters(trial)} is left to train"
+            reason = f"no shape with {fixed} is left to train, or {fixed} is not in the space"
         elif len(belief.running) > 0:
             reason = f"nothing is left to pick; {len(belief.running)} shapes are in training"
             stop_loop(study)
         else:
-            reason = _write_exhausted(records, belief)
+            reason = _write_exhausted(records, belief.history, belief.shapes)
             stop_loop(study)
         records.write_reason(trial._trial_id, reason)
         raise optuna.TrialPruned(reason)
@@ -172,21 +189,19 @@ class ShapeSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         self._independent_sampler.after_trial(study, trial, state, values)
-        shape = claimed_shape(trial)
-        if shape is None or state != TrialState.COMPLETE:
+        if claimed_shape(trial) is None or state != TrialState.COMPLETE:
             return
+        if {"depth", "width"} <= set(trial.params) and ACCURACY not in trial.user_attrs:
+            raise InvalidProblem(
+                f"Trial {trial.number} returned {values} without problem.record(trial, accuracy), "
+                "so nothing was learned from it. Return problem.record(trial, accuracy)."
+            )
         # The trial that trains the last shape ends the search itself: no empty trial follows it.
-        belief = believe(self._problem, study)
-        others = set(belief.history.running) - {trial.number}
-        if len(belief.free) == 0 and not others:
-            _write_exhausted(StudyRecords(study), belief)
+        records = StudyRecords(study)
+        history, feasible = records.history(), self._problem.known_screening(study).feasible
+        if not history.left(feasible) and set(history.running) <= {trial.number}:
+            _write_exhausted(records, history, feasible)
             stop_loop(study)
-
-
-def stop_loop(study: Study) -> None:
-    """End this process's ``study.optimize``; outside of one (ask and tell) do nothing."""
-    with contextlib.suppress(RuntimeError):
-        study.stop()
 
 
 def _rank(belief: Belief, trial_number: int) -> list[tuple[int, bool]]:
@@ -247,10 +262,11 @@ def _agrees(shape: Shape, fixed: dict[str, Any]) -> bool:
     return all(getattr(shape, name) == fixed[name] for name in Shape._fields if name in fixed)
 
 
-def _write_exhausted(records: StudyRecords, belief: Belief) -> str:
-    reason = f"all {len(belief.shapes)} feasible shapes have been trained"
-    if len(belief.retired) > 0:
-        reason += f", but for {len(belief.retired)} whose trainings failed"
+def _write_exhausted(records: StudyRecords, history: History, feasible: Sequence[Shape]) -> str:
+    reason = f"all {len(feasible)} feasible shapes have been trained"
+    retired = history.retired.intersection(feasible)
+    if retired:
+        reason += f", but for {len(retired)} whose trainings failed or were cut repeatedly"
     records.write_stop({"kind": "exhausted", "reason": reason})
     return reason
 

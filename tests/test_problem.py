@@ -18,12 +18,14 @@ from optuna_shape import DesignSpace
 from optuna_shape import FunctionMeter
 from optuna_shape import InvalidAccuracy
 from optuna_shape import InvalidProblem
+from optuna_shape import InvalidSpace
 from optuna_shape import NoFeasibleShape
 from optuna_shape import Shape
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
 from optuna_shape import StudyMismatch
 from optuna_shape import families
+from optuna_shape.records import StudyRecords
 
 MakeProblem = Callable[..., ShapeProblem]
 
@@ -401,3 +403,49 @@ def test_table_and_build_serve_together() -> None:
     problem = ShapeProblem(space, "accuracy", ["latency <= 1 s"], meter=table(space))
     screening = problem.screen(make_study(problem))
     assert screening.value("size", Shape(2, 8)) == 4 * (8 * 2 + 2), "counted, not looked up"
+
+
+def test_another_device_measures_afresh_and_the_answer_is_within_its_verdicts(
+    tmp_path: Path,
+) -> None:
+    storage = f"sqlite:///{tmp_path / 'shapes.db'}"
+    studies = []
+    for speed in (1.0, 3.0):
+        meter = FunctionMeter(
+            lambda shape, speed=speed: {"latency": speed * latency(shape)},
+            fingerprint=f"device {speed}",
+        )
+        space = DesignSpace(range(1, 5), [4, 8, 16])
+        problem = ShapeProblem(space, "accuracy", ["latency <= 0.6 ms"], meter=meter)
+        study = make_study(problem, study_name="s", storage=storage, load_if_exists=True)
+        if speed == 1.0:
+            study.optimize(formula_objective(problem))
+        else:
+            problem.screen(study)
+        studies.append((problem, study))
+    (fast, first), (slow, study) = studies
+    best = slow.best(study)
+    assert best is not None
+    assert best.shape in slow.feasible(study)
+    assert 3 * latency(best.shape) <= 0.6e-3
+    assert "not within the constraints as they are measured now" in best.note
+    assert StudyRecords(study).stop() is None, "the stop rested on the other device"
+    assert fast.feasible(first) != slow.feasible(study)
+
+
+def test_a_filter_that_is_new_on_resuming_has_its_say(
+    make_problem: MakeProblem, tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path / 'shapes.db'}"
+    make_problem().feasible(make_study(make_problem(), study_name="s", storage=storage))
+    problem = make_problem(filters=[lambda shape: shape.width < 16])
+    study = make_study(problem, study_name="s", storage=storage, load_if_exists=True)
+    assert {shape.width for shape in problem.feasible(study)} == {4, 8, 12}
+
+
+def test_a_fixed_trial_of_a_cost_goal_returns_the_cost(make_problem: MakeProblem) -> None:
+    problem = make_problem("latency", ("accuracy >= 80 %",))
+    trial = optuna.trial.FixedTrial({"depth": 2, "width": 8})
+    assert problem.record(trial, 0.9) == pytest.approx(latency(Shape(2, 8)))
+    with pytest.raises(InvalidSpace, match="is not in the design space"):
+        problem.suggest(optuna.trial.FixedTrial({"depth": 2, "width": 9}))

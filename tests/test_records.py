@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import socket
 from pathlib import Path
 
 import optuna
@@ -52,8 +53,10 @@ def test_measurements_are_kept_apart_by_fingerprint() -> None:
 
 def test_the_first_seed_stays() -> None:
     records = StudyRecords(optuna.create_study())
-    assert records.seed(7) == 7
-    assert records.seed(8) == 7
+    assert records.seed() == 0
+    records.propose_seed(7)
+    records.propose_seed(8)
+    assert records.seed() == 7
 
 
 def test_a_claimed_shape_cannot_be_claimed_again() -> None:
@@ -119,6 +122,7 @@ def test_history_does_not_depend_on_the_order_of_trials(order: list[int]) -> Non
         trial.suggest_int("width", 8, 8)
         trial.report(0.5, 1)
         if depth == 4:
+            records.claim(trial._trial_id, Shape(4, 8))
             records.write_cut(trial._trial_id, Cut(Shape(4, 8), 1.0, 0.1), "late")
             study.tell(trial, state=TrialState.PRUNED)
         elif depth == 5:
@@ -131,7 +135,7 @@ def test_history_does_not_depend_on_the_order_of_trials(order: list[int]) -> Non
     assert history == read_history(trials)
     assert history.accuracies == {Shape(d, 8): [d / 10] for d in (1, 2, 3)}
     assert history.cuts == {3: Cut(Shape(4, 8), 1.0, 0.1)}
-    assert history.failures == {Shape(5, 8): 1}
+    assert history.losses == {Shape(5, 8): 1}
 
 
 def test_a_pruned_value_is_never_read_as_a_result() -> None:
@@ -149,8 +153,12 @@ def test_a_pruned_value_is_never_read_as_a_result() -> None:
 def test_leases_of_others_are_seen_and_given_up(beat: int) -> None:
     study = optuna.create_study()
     records = StudyRecords(study)
-    study._storage.set_study_system_attr(study._study_id, "shape:lease:other", beat)
+    lease = {"beat": beat, "worker": "other", "host": "elsewhere", "pid": 1}
+    study._storage.set_study_system_attr(study._study_id, "shape:lease:other", lease)
     records.write_lease(2)
     assert records.other_leases() == {"other": beat}
+    dead = {**lease, "host": socket.gethostname(), "pid": 2**22 + 1}
+    study._storage.set_study_system_attr(study._study_id, "shape:lease:killed", dead)
+    assert records.other_leases() == {"other": beat}, "a killed worker blocks nobody"
     study._storage.set_study_system_attr(study._study_id, "shape:lease:other", None)
     assert records.other_leases() == {}

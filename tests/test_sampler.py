@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from problems import surface
 from problems import table
 
 from optuna_shape import DesignSpace
+from optuna_shape import InvalidProblem
 from optuna_shape import Shape
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
+from optuna_shape.records import StudyRecords
 
 MakeProblem = Callable[..., ShapeProblem]
 
@@ -139,7 +142,8 @@ def test_depth_suggested_from_another_range_is_told(make_problem: MakeProblem) -
     study = make_study(problem)
 
     def objective(trial: optuna.Trial) -> float:
-        return float(trial.suggest_int("depth", 1, 3) * trial.suggest_int("width", 4, 6))
+        trial.suggest_int("depth", 1, 3)
+        return problem.record(trial, float(trial.suggest_int("width", 13, 15)))
 
     with pytest.raises(ValueError, match=r"Use problem.suggest\(trial\)"):
         study.optimize(objective, n_trials=10)
@@ -216,3 +220,92 @@ def test_processes_train_every_shape_exactly_once(kind: str, tmp_path: Path) -> 
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     expected = Counter(Shape(d, w) for d in range(1, 5) for w in range(4, 8))
     assert Counter(shapes_of(study)) == expected
+
+
+def test_an_objective_that_forgets_to_record_is_told_at_once(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    study = make_study(problem)
+    with pytest.raises(InvalidProblem, match=r"Return problem.record\(trial, accuracy\)"):
+        study.optimize(lambda trial: surface(problem.suggest(trial)), n_trials=5)
+    assert len(study.trials) == 1
+
+
+def own_rule(problem: ShapeProblem) -> Callable[[optuna.Trial], float]:
+    def objective(trial: optuna.Trial) -> float:
+        shape = problem.suggest(trial)
+        if shape.width >= 16:
+            raise optuna.TrialPruned
+        return problem.record(trial, surface(shape))
+
+    return objective
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "own"])
+def test_pruning_by_others_does_not_trap_the_search(
+    make_problem: MakeProblem, pruner: str
+) -> None:
+    problem = make_problem(epochs=9)
+    pruners = {
+        "median": optuna.pruners.MedianPruner(n_startup_trials=2),
+        "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9),
+        "own": optuna.pruners.NopPruner(),
+    }
+    study = make_study(problem, pruner=pruners[pruner])
+    objective = own_rule(problem) if pruner == "own" else formula_objective(problem, epochs=9)
+    study.optimize(objective, n_trials=100)
+    tried = Counter((t.params["depth"], t.params["width"]) for t in study.trials if t.params)
+    assert set(tried) == set(problem.space.shapes)
+    assert max(tried.values()) <= 2
+    assert StudyRecords(study).stop() is not None
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_one_shape_space_whose_training_fails_ends(make_problem: MakeProblem, jobs: int) -> None:
+    problem = make_problem(depth=[2], width=[8])
+    study = make_study(problem)
+    nan = formula_objective(problem, lambda shape: float("nan"))
+    study.optimize(nan, n_trials=30, n_jobs=jobs)
+    assert len(study.trials) < 30
+
+
+def test_with_threads_a_shape_that_failed_once_is_tried_again(make_problem: MakeProblem) -> None:
+    problem = make_problem(depth=[1, 2], width=[4, 8])
+    study = make_study(problem)
+    failed: list[Shape] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        shape = problem.suggest(trial)
+        if shape == Shape(2, 8) and not failed:
+            failed.append(shape)
+            return problem.record(trial, float("nan"))
+        return problem.record(trial, surface(shape))
+
+    study.optimize(objective, n_trials=30, n_jobs=2)
+    assert sorted(shapes_of(study)) == sorted(problem.space.shapes)
+    assert StudyRecords(study).stop() is not None
+
+
+def test_a_retried_trial_does_not_carry_a_claim_over(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), n_trials=1)
+    done = study.trials[0]
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            system_attrs={**done.system_attrs, "fixed_params": done.params},
+        )
+    )
+    study.optimize(formula_objective(problem), n_trials=1)
+    assert study.trials[1].state == TrialState.PRUNED
+    assert "has been trained by trial 0" in study.trials[1].user_attrs["reason"]
+
+
+def test_problem_and_sampler_can_be_pickled(make_problem: MakeProblem) -> None:
+    problem = make_problem(training_cost=None)
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), n_trials=3)
+    again = pickle.loads(pickle.dumps(study))
+    again.optimize(formula_objective(make_problem(training_cost=None)), n_trials=3)
+    assert len(set(shapes_of(again))) == 6

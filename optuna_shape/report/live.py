@@ -119,7 +119,7 @@ class SearchDisplay:
         text = f"Stopped: {stop['reason']}." if stop else "Not certain yet; run it again to go on."
         self._say(f"{text} ({share})")
 
-    def answer(self, answer: Answer, test: float | None, checkpoint: Path) -> None:
+    def answer(self, answer: Answer, test: float | None, checkpoint: Path | None) -> None:
         """Show the answer with its measured properties."""
         table = Table(title="The answer", box=box.SIMPLE, show_header=False, title_justify="left")
         table.add_row("shape", f"depth {answer.shape.depth}, width {answer.shape.width}")
@@ -133,7 +133,10 @@ class SearchDisplay:
         if answer.note:
             table.add_row("note", answer.note)
         self._console.print(table, highlight=False, markup=False)
-        self._say(f"The network is saved as {checkpoint}.safetensors, with a .json beside it.")
+        if checkpoint is None:
+            self._say(f"Its network is not in this --output; trial {answer.trial.number} made it.")
+        else:
+            self._say(f"The network is saved as {checkpoint}.safetensors, with a .json beside it.")
 
     def no_answer(self) -> None:
         """Say that no trained shape meets every constraint."""
