@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shlex
 import sys
 import warnings
@@ -127,6 +128,8 @@ def search(
     """
     console = Console()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What ended a training stands in the table; Optuna would print a traceback into it.
+    logging.getLogger("optuna.study").setLevel(logging.ERROR)
     with _errors_in_a_line(console):
         with console.status("Loading the data ..."):
             images = _choose(DATASETS, data, "data set")(seed=0)

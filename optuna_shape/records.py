@@ -305,7 +305,7 @@ class StudyRecords:
             self.write_lease(None)
             if not said:
                 said = True
-                _logger.info("Another worker measures the shapes, or trains; waiting for its end.")
+                _logger.warning("Another worker measures the shapes, or trains: waiting for it.")
             time.sleep(_LEASE_POLL * _chance.uniform(0.5, 1.5))
         return False
 
