@@ -202,7 +202,7 @@ class SearchDisplay:
 
     def _caption(self, best: Answer | None, probability: dict[int, float]) -> str:
         parts = [f"best so far: {best}" if best else "no answer yet"]
-        if probability:
+        if probability and StudyRecords(self._study).stop() is None:
             parts.append(f"P(a better shape) = {probability[max(probability)]:.2f}")
         return "   ".join(parts)
 
