@@ -371,7 +371,7 @@ class ShapeProblem:
                 filters=self.filters,
                 mode=self.filter_mode,
             )
-            if records.screening() is not None:
+            if records.is_screened():
                 records.clear_stop()  # It rested on the verdicts of another device.
             records.write_screening(screening.to_json())
         _logger.info(

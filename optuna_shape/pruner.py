@@ -42,7 +42,8 @@ class ShapePruner(BasePruner):
     For an accuracy goal: when the probability that it ends above the best answer so far falls
     below ``delta``, predicted from how much the finished trainings still gained from this epoch
     on. For the other goals: when a cheaper shape has meanwhile reached the accuracy, so that this
-    one can no longer win. (Predicting there lost the answer in experiments on recorded curves.)
+    one can no longer win. Nothing is predicted there: a cut near the threshold may lose the
+    answer.
 
     A cut shape is not a trained one: its prediction informs the model, and it may be trained in
     full later. ``trial.report`` carries accuracy in [0, 1], whatever the goal is.

@@ -136,9 +136,8 @@ class History:
         running_here: Those of them that this process trains.
         cuts: Trainings cut short, by trial number.
         failures: How often the training of a shape failed for a reason that is known.
-        losses: How often it failed otherwise: interrupted, killed, or an error of an objective
-            that does not go through ``problem.objective``.
-        epochs: Number of epochs that each trial ran, by trial number; 1 if it reported none.
+        losses: How often it failed for an unknown one: killed elsewhere, or an error of an
+            objective that does not go through ``problem.objective``.
     """
 
     trained: Mapping[int, float] = field(default_factory=dict)
@@ -149,7 +148,6 @@ class History:
     cuts: Mapping[int, Cut] = field(default_factory=dict)
     failures: Mapping[Shape, int] = field(default_factory=dict)
     losses: Mapping[Shape, int] = field(default_factory=dict)
-    epochs: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def accuracies(self) -> dict[Shape, list[float]]:
@@ -241,6 +239,10 @@ class StudyRecords:
     def screening(self) -> dict[str, Any] | None:
         """The verdicts on all shapes, or None while they are not known yet."""
         return cast("dict[str, Any] | None", self._read_json(_SCREENING))
+
+    def is_screened(self) -> bool:
+        """Whether the verdicts are known, without reading them."""
+        return _SCREENING in self._attributes()
 
     def write_screening(self, screening: Mapping[str, Any]) -> None:
         self._write_json(_SCREENING, screening)
@@ -455,7 +457,6 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
     cuts: dict[int, Cut] = {}
     failures: dict[Shape, int] = defaultdict(int)
     losses: dict[Shape, int] = defaultdict(int)
-    epochs: dict[int, int] = {}
     trials = list(trials)
     timeout = _claim_timeout(trials)
     running, running_here = [], []
@@ -476,13 +477,13 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
             cut = attributes.get(_CUT) or {"log_error": None, "deviation": None}
             cuts[number] = Cut(shape, cut["log_error"], cut["deviation"])
         elif trial.state == TrialState.FAIL:
-            known = attributes.get(_FAILURE) not in (None, INTERRUPTED)
-            (failures if known else losses)[shape] += 1
+            reason = attributes.get(_FAILURE)
+            if reason != INTERRUPTED:  # Which says nothing against the shape.
+                (losses if reason is None else failures)[shape] += 1
             continue
         else:
             continue
         shapes[number] = shape
-        epochs[number] = max(1, len(trial.intermediate_values))
     return History(
         trained,
         curves,
@@ -492,7 +493,6 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
         cuts,
         dict(failures),
         dict(losses),
-        epochs,
     )
 
 

@@ -29,7 +29,6 @@ from optuna_shape.posterior import Belief
 from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
-from optuna_shape.records import History
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import claimed_shape
 from optuna_shape.records import fixed_parameters
@@ -40,7 +39,7 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 
 # Collisions are broken by chance of its own: the user's seeded generators stay untouched.
 _chance = random.SystemRandom()
-#: Shapes of the initial design; four to six are equally good, three are too few.
+#: Shapes of the initial design.
 DESIGN_SIZE = 5
 _PATIENCE = 0.2
 
@@ -87,14 +86,10 @@ class ShapeSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._independent_sampler.before_trial(study, trial)
-        records = StudyRecords(study)
-        if records.stop() is None and records.screening() is not None:
-            feasible = self._problem.known_screening(study).feasible
-            history = records.history()
-            if not history.left(feasible) and not history.running:
-                _write_exhausted(records, history, feasible)
-        if records.stop() is not None:
+        if StudyRecords(study).stop() is not None:
             stop_loop(study)
+        else:
+            self._stop_if_exhausted(study, trial)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -144,19 +139,12 @@ class ShapeSampler(BaseSampler):
                 refused.clear()
                 time.sleep(_chance.uniform(0.5, 1.5) * _PATIENCE)
             else:
-                self._end(study, records, trial, belief)
-
-    def _end(
-        self, study: Study, records: StudyRecords, trial: FrozenTrial, belief: Belief
-    ) -> None:
-        fixed = fixed_parameters(trial)
-        if len(belief.free) > 0:
+                break
+        reason = self._stop_if_exhausted(study, trial)
+        if reason is None and len(belief.free) > 0:
             reason = f"no shape with {fixed} is left to train, or {fixed} is not in the space"
-        elif len(belief.running) > 0:
+        elif reason is None:
             reason = f"nothing is left to pick; {len(belief.running)} shapes are in training"
-            stop_loop(study)
-        else:
-            reason = _write_exhausted(records, belief.history, belief.shapes)
             stop_loop(study)
         records.write_reason(trial._trial_id, reason)
         raise optuna.TrialPruned(reason)
@@ -197,11 +185,23 @@ class ShapeSampler(BaseSampler):
                 "so nothing was learned from it. Return problem.record(trial, accuracy)."
             )
         # The trial that trains the last shape ends the search itself: no empty trial follows it.
+        self._stop_if_exhausted(study, trial)
+
+    def _stop_if_exhausted(self, study: Study, trial: FrozenTrial) -> str | None:
+        """End the search if nothing is left and no other trial trains; the reason if so."""
         records = StudyRecords(study)
+        if not records.is_screened():
+            return None
         history, feasible = records.history(), self._problem.known_screening(study).feasible
-        if not history.left(feasible) and set(history.running) <= {trial.number}:
-            _write_exhausted(records, history, feasible)
-            stop_loop(study)
+        if history.left(feasible) or set(history.running) - {trial.number}:
+            return None
+        reason = f"all {len(feasible)} feasible shapes have been trained"
+        retired = history.retired.intersection(feasible)
+        if retired:
+            reason += f", but for {len(retired)} whose trainings failed or were cut repeatedly"
+        records.write_stop({"kind": "exhausted", "reason": reason})
+        stop_loop(study)
+        return reason
 
 
 def _rank(belief: Belief, trial_number: int) -> list[tuple[int, bool]]:
@@ -260,15 +260,6 @@ def _ordered(
 
 def _agrees(shape: Shape, fixed: dict[str, Any]) -> bool:
     return all(getattr(shape, name) == fixed[name] for name in Shape._fields if name in fixed)
-
-
-def _write_exhausted(records: StudyRecords, history: History, feasible: Sequence[Shape]) -> str:
-    reason = f"all {len(feasible)} feasible shapes have been trained"
-    retired = history.retired.intersection(feasible)
-    if retired:
-        reason += f", but for {len(retired)} whose trainings failed or were cut repeatedly"
-    records.write_stop({"kind": "exhausted", "reason": reason})
-    return reason
 
 
 def _raise_if_multi_objective(study: Study) -> None:

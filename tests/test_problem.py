@@ -321,11 +321,11 @@ def test_interruptions_do_not_count_against_a_shape() -> None:
     def train(model: nn.Module, trial: optuna.Trial) -> float:
         nonlocal calls
         calls += 1
-        if calls <= 3:
+        if calls <= 5:
             raise KeyboardInterrupt
         return 0.5
 
-    for _ in range(3):
+    for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
             study.optimize(problem.objective(train))
     study.optimize(problem.objective(train))

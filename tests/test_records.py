@@ -107,7 +107,9 @@ def test_the_claim_of_a_killed_worker_is_free_at_once(tmp_path: Path) -> None:
     assert records.claim(ask(study)._trial_id, Shape(1, 8)) is None
     records.release_dead_claims()
     assert study.trials[0].state == TrialState.FAIL
-    assert records.history().failures == {}, "a killed worker says nothing against the shape"
+    assert records.history().failures == records.history().losses == {}, (
+        "a killed worker says nothing against the shape"
+    )
     assert study.trials[1].state == TrialState.RUNNING
 
 

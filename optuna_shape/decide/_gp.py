@@ -13,7 +13,7 @@ deviation from them. Observation :math:`i` has the noise variance :meth:`Members
 
 Kernels and quasi-random draws are those of GPyTorch and BoTorch. The algebra on top is written
 out, because ``SingleTaskGP.posterior`` builds the ``M x N x N`` covariance of all ``N`` points
-even where only variances are asked for (31 s and 6 GB at ``N = 2000``), and because its jitter
+even where only variances are asked for (gigabytes for thousands), and because its jitter
 and its solver depend on the size of the problem.
 """
 

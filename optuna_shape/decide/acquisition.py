@@ -12,8 +12,7 @@ from optuna_shape.decide._arrays import Indices
 from optuna_shape.decide.normal import log_improvement
 from optuna_shape.decide.surrogate import Posterior
 
-# A training twice as dear must promise 1.4 times as much. On recorded tables results were flat
-# in this exponent between 0 and 1.
+# A training four times as dear must promise twice as much.
 _COST_EXPONENT = 0.5
 # Where nothing reaches the accuracy yet, even the worst cost improves on nothing, by this share.
 _FIRST_GAIN = 0.05

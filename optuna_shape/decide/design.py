@@ -21,9 +21,8 @@ def initial_design(
     .. math::
         \frac{\min_{j \,\mathrm{chosen}} \lVert x_i - x_j \rVert}{c_i^\alpha}
 
-    Ties go to the lower cost, then to the lower index. On recorded tables this start was worth
-    more than any choice of model: about a quarter off the cost of the first good shape, against a
-    maximin design that knows no costs. An exponent of 1 failed on some tables.
+    Ties go to the lower cost, then to the lower index. Cheap
+    shapes cost little to know, and the distance keeps the dear corners from being forgotten.
 
     Args:
         points: ``N x 2``, in the unit square.

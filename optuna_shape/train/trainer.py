@@ -79,7 +79,7 @@ def train(
         raise InvalidProblem(f"epochs={epochs} is no training. Give 1 or more.")
     device = torch.device(device)
     generator = torch.Generator(device).manual_seed(seed)
-    # Convolutions of few channels run a quarter faster in this layout.
+    # Convolutions of few channels run faster in this layout.
     model.to(device).to(memory_format=torch.channels_last)
     train_x, train_y = data.train_x.to(device), data.train_y.to(device)
     validation_x, validation_y = data.validation_x.to(device), data.validation_y.to(device)
@@ -155,7 +155,7 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=recipe.learning_rate,
-        fused=True,  # Small networks else spend a tenth of their time here.
+        fused=True,  # One kernel for all parameters, not several for each.
     )
 
 
