@@ -6,11 +6,11 @@ from optuna_shape.measure.boundary import Boundary
 from optuna_shape.measure.boundary import find_boundary
 from optuna_shape.measure.counting import Counts
 from optuna_shape.measure.counting import count
+from optuna_shape.measure.device import DeviceMeter
+from optuna_shape.measure.given import FunctionMeter
+from optuna_shape.measure.given import TableMeter
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.measurement import Meter
-from optuna_shape.measure.meters import DeviceMeter
-from optuna_shape.measure.meters import FunctionMeter
-from optuna_shape.measure.meters import TableMeter
 
 __all__ = [
     "Boundary",

@@ -1,0 +1,35 @@
+"""Measuring in another process: what one session cannot know of itself.
+
+How fast a network runs depends on where its tensors and its code came to lie, and stays so for
+the life of a process. Measuring the same network in several processes (A/A) shows how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from loky import ProcessPoolExecutor
+
+from optuna_shape.measure.measurement import Measurement
+from optuna_shape.measure.measurement import Meter
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+
+
+def measure_elsewhere(
+    meter: Meter,
+    space: DesignSpace,
+    shapes: Sequence[Shape],
+    quantity: str,
+    bound: float | None = None,
+) -> Mapping[Shape, Measurement]:
+    """Do what ``meter.measure`` does, in a process of its own that ends afterwards.
+
+    Raises:
+        Whatever the meter raises.
+    """
+    with ProcessPoolExecutor(max_workers=1) as process:
+        result: Mapping[Shape, Measurement]
+        result = process.submit(meter.measure, space, shapes, quantity, bound).result()
+    return result
