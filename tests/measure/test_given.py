@@ -11,6 +11,7 @@ import pytest
 from optuna_shape.errors import MeasurementUnavailable
 from optuna_shape.measure import FunctionMeter
 from optuna_shape.measure import TableMeter
+from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
 A, B = Shape(1, 8), Shape(2, 8)
