@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from optuna_shape.space import Shape
 COUNTED_FINGERPRINT = "counted"
 #: Fewest shapes measured together: honest timing interleaves them.
 _BATCH = 16
+_STORE_EVERY = 1.0  # seconds, so that a slow storage is not asked for every batch
 
 
 @dataclass(frozen=True)
@@ -149,23 +151,37 @@ class Measurer:
         """Measurements of all these shapes; new ones are taken only where none is known."""
         known = self.known.setdefault(quantity, {})
         missing = [shape for shape in shapes if shape not in known]
-        for start in range(0, len(missing), _BATCH):
-            batch = missing[start : start + _BATCH]
-            if quantity in COUNTED and self._space.builder is not None:
-                new = {
-                    shape: measure_count(self._space, shape, quantity, COUNTED_FINGERPRINT)
-                    for shape in batch
-                }
-            elif self._meter is not None:
-                new = dict(self._meter.measure(self._space, batch, quantity, bound))
-            else:
-                raise MeasurementUnavailable(
-                    f"Nothing here can measure {quantity}: the problem has no meter. Pass "
-                    "ShapeProblem(..., meter=DeviceMeter()), or a TableMeter or FunctionMeter."
-                )
-            self._store(quantity, new)
-            known.update(new)
+        # Energy is measured shape by shape, and takes seconds for each.
+        size = 1 if quantity == "energy" else _BATCH
+        new: dict[Shape, Measurement] = {}
+        stored = time.monotonic()
+        try:
+            for start in range(0, len(missing), size):
+                new |= self._measure(quantity, missing[start : start + size], bound)
+                if time.monotonic() - stored > _STORE_EVERY:
+                    self._store(quantity, new)
+                    known.update(new)
+                    new, stored = {}, time.monotonic()
+        finally:  # An interruption, or a machine that turns noisy, loses the last batch only.
+            if new:
+                self._store(quantity, new)
+                known.update(new)
         return {shape: known[shape] for shape in shapes}
+
+    def _measure(
+        self, quantity: str, shapes: Sequence[Shape], bound: float | None
+    ) -> Mapping[Shape, Measurement]:
+        if quantity in COUNTED and self._space.builder is not None:
+            return {
+                shape: measure_count(self._space, shape, quantity, COUNTED_FINGERPRINT)
+                for shape in shapes
+            }
+        if self._meter is None:
+            raise MeasurementUnavailable(
+                f"Nothing here can measure {quantity}: the problem has no meter. Pass "
+                "ShapeProblem(..., meter=DeviceMeter()), or a TableMeter or FunctionMeter."
+            )
+        return self._meter.measure(self._space, shapes, quantity, bound)
 
 
 @dataclass(frozen=True)

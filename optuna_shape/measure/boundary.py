@@ -69,7 +69,7 @@ def find_boundary(
         walks = [walk[1:] for walk in walks if within[walk[0]] and len(walk) > 1]
 
     inferred = [shape for column in columns.values() for shape in column if shape not in within]
-    audited = _audit(inferred, within, seed)
+    audited = _audit(inferred, columns, within, seed)
     if audited:
         within |= measure(audited)
     refuted = {shape.width for shape in audited if within[shape]}
@@ -88,9 +88,28 @@ def find_boundary(
     )
 
 
-def _audit(inferred: Sequence[Shape], within: Mapping[Shape, bool], seed: int) -> list[Shape]:
-    """Draw some inferred shapes: a tenth up to ten of them, and a twentieth of further ones."""
+def _audit(
+    inferred: Sequence[Shape],
+    columns: Mapping[int, Sequence[Shape]],
+    within: Mapping[Shape, bool],
+    seed: int,
+) -> list[Shape]:
+    """Draw some inferred shapes: a tenth up to ten of them, and a twentieth of further ones.
+
+    The chance of a shape falls with the steps between it and the boundary: there an inference
+    fails first, and there measuring is cheapest.
+    """
     size = min(10, math.ceil(len(inferred) / 10)) + max(0, len(inferred) - 100) // 20
-    # Measurements that find nothing within stay below a fifth of the grid.
+    # Measurements that find nothing within stay below a fifth of the grid, or are one.
     spare = (len(within) + len(inferred)) // 5 - sum(not inside for inside in within.values())
-    return sorted(random.Random(seed).sample(sorted(inferred), max(0, min(size, spare))))
+    size = min(size, max(1, spare))
+    steps = {
+        shape: step
+        for column in columns.values()
+        for step, shape in enumerate((s for s in column if s not in within), start=1)
+    }
+    # Weighted drawing without replacement: the largest of u^(1/weight), here by its logarithm
+    # (Efraimidis and Spirakis, Information Processing Letters 97, 2006).
+    rng = random.Random(seed)
+    keys = {shape: math.log(1 - rng.random()) * steps[shape] for shape in sorted(inferred)}
+    return sorted(sorted(keys, key=keys.__getitem__, reverse=True)[:size])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
-from collections.abc import Callable
+import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from functools import cached_property
 from functools import partial
 from pathlib import Path
@@ -21,19 +23,24 @@ import torch
 from optuna_shape.constraints import COSTS
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import MeasurementUnavailable
+from optuna_shape.errors import NoisyMachine
 from optuna_shape.measure._checks import is_count
 from optuna_shape.measure._checks import is_positive
+from optuna_shape.measure.board import Board
 from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.counting import measure_count
+from optuna_shape.measure.elsewhere import in_second_process
 from optuna_shape.measure.energy import find_counter
 from optuna_shape.measure.energy import measure_energy
 from optuna_shape.measure.latency import CPU
 from optuna_shape.measure.latency import CUDA
 from optuna_shape.measure.latency import measure_latency
+from optuna_shape.measure.latency import settle
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.memory import measure_memory
-from optuna_shape.measure.running import Call
 from optuna_shape.measure.running import Setting
+from optuna_shape.measure.running import Timing
+from optuna_shape.measure.running import by_device
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
@@ -57,8 +64,15 @@ class DeviceMeter:
         channels_last: Whether images lie in memory with the channels last.
         compile: Whether networks run under :func:`torch.compile`.
         threads: Of PyTorch, while a CPU is measured. Default: as many as are set at present.
-        energy: ``"counter"`` reads the device's own. A number of watts makes an *estimate* of
-            watts x latency, and every measurement says so.
+        timing: ``"host"``: from the call until the device is done, as a program sees it.
+            ``"device"``: what a CUDA device takes for a CUDA graph of the call, without what the
+            host needs to launch it.
+        energy: ``"counter"`` reads the device's own. ``"estimate"`` stands for ``watts`` x
+            latency, and every measurement says so.
+        watts: Power of the device under load, for ``energy="estimate"``.
+        guard: Relative difference between sessions to allow for; default 5 % on a CPU, 2 % on
+            CUDA. ``optuna-shape measure --repeat`` shows that of your device. A network below a
+            bound by less than this is measured in a second process, and both have to agree.
         alpha: Probability that sampling errs, per bound and shape.
         max_noise: How much the pace of the machine may vary to be measured on; default 0.1.
         seed: Of weights, inputs and the order of measuring.
@@ -78,7 +92,10 @@ class DeviceMeter:
         channels_last: bool = False,
         compile: bool = False,
         threads: int | None = None,
-        energy: float | Literal["counter"] = "counter",
+        timing: Timing = "host",
+        energy: Literal["counter", "estimate"] = "counter",
+        watts: float | None = None,
+        guard: float | None = None,
         alpha: float = 0.01,
         max_noise: float = 0.1,
         seed: int = 0,
@@ -88,23 +105,37 @@ class DeviceMeter:
         _require(0 < quantile < 1, "quantile", quantile, "between 0 and 1, like 0.5 or 0.9")
         _require(0 < alpha < 0.5, "alpha", alpha, "a small probability, like 0.01")
         _require(max_noise > 0, "max_noise", max_noise, "a share above 0, like 0.1")
+        _require(energy in ("counter", "estimate"), "energy", energy, "'counter' or 'estimate'")
         _require(
-            energy == "counter" or is_positive(energy), "energy", energy, "'counter' or watts"
+            is_positive(watts) if energy == "estimate" else watts is None,
+            "watts",
+            watts,
+            "the power of the device, like 45.0, with energy='estimate', and left out otherwise",
         )
+        _require(timing in ("host", "device"), "timing", timing, "'host' or 'device'")
+        _require(guard is None or 0 < guard < 1, "guard", guard, "a share, like 0.05")
         self.setting = Setting(
-            _find_device(device), batch_size, _find_dtype(dtype), channels_last, compile, seed
+            _find_device(device),
+            batch_size,
+            _find_dtype(dtype),
+            channels_last,
+            compile,
+            timing,
+            seed,
         )
         on_cuda = self.setting.device.type == "cuda"
+        _require(on_cuda or timing == "host", "timing", timing, "'host' on a CPU")
         usual = CUDA if on_cuda else CPU
         self.protocol = replace(
             usual,
             quantile=quantile,
             alpha=alpha,
+            guard=usual.guard if guard is None else guard,
             noise=max_noise,
             drift=usual.drift * max_noise / usual.noise,
         )
         self.threads = None if on_cuda else (threads or torch.get_num_threads())
-        self.watts = None if energy == "counter" else float(energy)
+        self.watts = None if watts is None else float(watts)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,6 +156,8 @@ class DeviceMeter:
                 "channels last" if setting.channels_last else "channels first",
                 "compiled" if setting.compile else "eager",
                 f"p{100 * self.protocol.quantile:g}",
+                f"guard {self.protocol.guard:.2%}",
+                *([] if setting.timing == "host" else ["device time"]),
                 *([] if self.watts is None else [f"energy estimated at {self.watts:g} W"]),
             ]
         )
@@ -148,12 +181,13 @@ class DeviceMeter:
             return {
                 shape: measure_count(space, shape, quantity, self.fingerprint) for shape in shapes
             }
-        prepare = partial(self.setting.prepare, space)
+        # The host launches what is metered, also where the device keeps the time of a call.
+        prepare = partial(replace(self.setting, timing="host").prepare, space)
         with _threads(self.threads):
             if quantity == "latency":
-                return self._latency(prepare, shapes, bound)
+                return self._latency(space, shapes, bound)
             if quantity == "energy" and self.watts is not None:
-                return self._estimate(prepare, shapes, bound, self.watts)
+                return self._estimate(space, shapes, bound, self.watts)
             if quantity == "energy":
                 return measure_energy(
                     shapes,
@@ -170,36 +204,88 @@ class DeviceMeter:
         )
 
     def _latency(
-        self, prepare: Callable[[Shape], Call], shapes: Sequence[Shape], bound: float | None
+        self, space: DesignSpace, shapes: Sequence[Shape], bound: float | None
     ) -> dict[Shape, Measurement]:
+        """Measure latency so that its intervals hold beyond this process."""
+
+        def again(close: list[Shape]) -> Mapping[Shape, Measurement]:
+            try:
+                return in_second_process(_session_of, self, space, close, bound)
+            except NoisyMachine:
+                raise
+            except Exception as error:
+                warnings.warn(
+                    f"No second process could measure {', '.join(map(str, close))}, so that they "
+                    "count as too close to the bound. A build that other processes can import, "
+                    f"or that cloudpickle can send, helps. {type(error).__name__}: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                return {}
+
+        session = self._session(space, shapes, bound)
+        return settle(session, self.protocol.guard, bound, again)
+
+    def _session(
+        self, space: DesignSpace, shapes: Sequence[Shape], bound: float | None
+    ) -> dict[Shape, Measurement]:
+        """Measure latency as this process finds it."""
+        device = self.setting.device
+        board = _find_board(device)
         return measure_latency(
             shapes,
-            prepare,
+            partial(self.setting.prepare, space),
             self.setting.reference(),
             self.protocol,
             self.fingerprint,
             bound=bound,
             seed=self.setting.seed,
+            disturbance=(lambda: "") if board is None else board.slowed_by,
+            stopwatch=by_device(device) if self.setting.timing == "device" else None,
         )
 
     def _estimate(
-        self,
-        prepare: Callable[[Shape], Call],
-        shapes: Sequence[Shape],
-        bound: float | None,
-        watts: float,
+        self, space: DesignSpace, shapes: Sequence[Shape], bound: float | None, watts: float
     ) -> dict[Shape, Measurement]:
-        seconds = self._latency(prepare, shapes, None if bound is None else bound / watts)
+        seconds = self._latency(space, shapes, None if bound is None else bound / watts)
         return {
             shape: replace(
                 m,
                 value=m.value * watts,
                 low=m.low * watts,
                 high=m.high * watts,
-                note=m.note or f"estimate: {watts:g} W x latency",
+                note=f"estimate: {watts:g} W x latency" if math.isfinite(m.value) else m.note,
             )
             for shape, m in seconds.items()
         }
+
+
+def _session_of(
+    meter: DeviceMeter, space: DesignSpace, shapes: Sequence[Shape], bound: float | None
+) -> dict[Shape, Measurement]:
+    with _threads(meter.threads):
+        return meter._session(space, shapes, bound)
+
+
+@cache
+def _find_board(device: torch.device) -> Board | None:
+    """Return the board behind a CUDA device, if its driver tells anything of it."""
+    if device.type != "cuda":
+        return None
+    try:
+        board = Board(device)
+    except pynvml.NVMLError:
+        return None
+    torch.cuda.synchronize(device)  # Now this process is one of those on the board.
+    others = board.processes() - 1
+    if others > 0:
+        warnings.warn(
+            f"{others} other process(es) use {board.uuid}: what they do there is part of the "
+            "latencies and energies measured. `nvidia-smi` names them.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return board
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -6,15 +6,35 @@ the life of a process. Measuring the same network in several processes (A/A) sho
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import ParamSpec
+from typing import TypeVar
 
 from loky import ProcessPoolExecutor
+from loky import get_reusable_executor
 
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.measurement import Meter
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_IDLE = 60  # seconds after which the second process ends
+
+
+def in_second_process(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a function in a process that is kept for a while: starting one takes seconds.
+
+    Raises:
+        Whatever the function raises, or what keeps it and its arguments from being sent.
+    """
+    process = get_reusable_executor(max_workers=1, timeout=_IDLE)
+    result: _T = process.submit(function, *args, **kwargs).result()
+    return result
 
 
 def measure_elsewhere(

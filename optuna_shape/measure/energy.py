@@ -31,6 +31,7 @@ import pynvml
 import torch
 
 from optuna_shape.errors import EnergyUnavailable
+from optuna_shape.measure.board import Board
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.running import Call
 from optuna_shape.measure.running import impossible
@@ -44,13 +45,14 @@ POWERCAP = Path("/sys/class/powercap")
 _GUARD = 0.05  # what is left of the meter's error, and of the difference between sessions
 _REMEDY = (
     "Measure where a counter can be read, leave energy out of goal and constraints, or accept an "
-    "estimate: DeviceMeter(energy=45.0) for 45 W x latency."
+    "estimate: DeviceMeter(energy='estimate', watts=45) for 45 W x latency."
 )
 _MIN_WINDOWS = 3
 _MAX_WINDOWS = 8
 _WARM_UP = 0.5  # seconds
 _POLL = 1e-3  # seconds
 _IDLE_TICKS = 5
+_DISAGREEMENT = 0.1  # between counter and power sensor, worth telling
 _STANDSTILL = 3.0  # seconds without a tick after which a counter is broken
 _WINDOW = 2.0  # seconds, at least
 _MIN_TICKS = 5  # per window
@@ -65,6 +67,25 @@ class EnergyCounter(Protocol):
     def read(self) -> tuple[float, float]:
         """Return joules so far, and the seconds on the clock when they were read."""
         ...
+
+    def watts(self) -> float | None:
+        """Return the power at this moment by a sensor of its own, or None if there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a counter, and a power sensor beside it, saw of some seconds of calls.
+
+    Attributes:
+        joules: Per call.
+        counted: Watts by the counter, pauses included.
+        sensed: Watts by the sensor; None if there is none.
+    """
+
+    joules: float
+    counted: float
+    sensed: float | None
 
 
 @dataclass(frozen=True)
@@ -120,9 +141,11 @@ def measure_energy(
             windows = energy_per_call(run, counter, clock, sleep, rng, bound=bound)
         except Exception as error:
             return impossible(error, fingerprint)
-        half = _half_width(windows)
-        mean = statistics.fmean(windows)
-        return Measurement(mean, mean - half, mean + half, len(windows), fingerprint)
+        joules = [window.joules for window in windows]
+        half = _half_width(joules)
+        mean = statistics.fmean(joules)
+        note = _disagreement(windows)
+        return Measurement(mean, mean - half, mean + half, len(joules), fingerprint, note)
 
     return {shape: measure(shape) for shape in shapes}
 
@@ -135,8 +158,8 @@ def energy_per_call(
     rng: random.Random,
     *,
     bound: float | None = None,
-) -> list[float]:
-    """Return the energy of one call, in joules, from each of 3 to 8 windows.
+) -> list[Window]:
+    """Return 3 to 8 windows, each with the energy of one call.
 
     The last window is the one after which they agree, or lie surely on one side of the bound.
 
@@ -146,8 +169,8 @@ def energy_per_call(
     call = _warm_up(run, clock)
     idle = watch_idle(counter, sleep)
     phases = _Phases(idle.period, call, rng.random())
-    windows: list[float] = []
-    while len(windows) < _MIN_WINDOWS or not _is_decided(windows, bound):
+    windows: list[Window] = []
+    while len(windows) < _MIN_WINDOWS or not _is_decided([w.joules for w in windows], bound):
         windows.append(_window(run, counter, clock, sleep, idle, phases))
     return windows
 
@@ -221,13 +244,14 @@ def _warm_up(run: Call, clock: Clock) -> float:
 
 def _window(
     run: Call, counter: EnergyCounter, clock: Clock, sleep: Sleep, idle: Idle, phases: _Phases
-) -> float:
-    """Call the network for a while; return joules per call."""
+) -> Window:
+    """Call the network for a while."""
     ticks = _Ticks(counter)
     start = now = ticks.seconds
     paused = 0.0
     calls = 0
-    seen: list[tuple[int, float]] = []  # (calls, joules without those of the pauses) at the ticks
+    # At the ticks: calls, joules without those of the pauses, joules, seconds, watts.
+    seen: list[tuple[int, float, float, float, float | None]] = []
     while now - start < _WINDOW or len(seen) < _MIN_TICKS:
         pause = phases.pause(now)
         if pause > 0:
@@ -239,8 +263,27 @@ def _window(
             now = clock()
             # Not after every short call: reading has its price too.
             if now - ticks.seconds >= _POLL and ticks.poll():
-                seen.append((calls, ticks.joules - idle.power * paused))
-    return statistics.linear_regression(*zip(*seen)).slope
+                net = ticks.joules - idle.power * paused
+                seen.append((calls, net, ticks.joules, ticks.seconds, counter.watts()))
+    done, net_joules, joules, seconds, watts = zip(*seen)
+    sensed = [value for value in watts if value is not None]
+    return Window(
+        joules=statistics.linear_regression(done, net_joules).slope,
+        counted=(joules[-1] - joules[0]) / (seconds[-1] - seconds[0]),
+        sensed=statistics.fmean(sensed) if sensed else None,
+    )
+
+
+def _disagreement(windows: Sequence[Window]) -> str:
+    """Return what to say where counter and sensor tell different stories; empty if they agree."""
+    ratios = [window.sensed / window.counted for window in windows if window.sensed is not None]
+    if not ratios or abs(statistics.median(ratios) - 1) <= _DISAGREEMENT:
+        return ""
+    counted = statistics.fmean(window.counted for window in windows)
+    return (
+        f"the energy counter says {counted:.3g} W, the power sensor "
+        f"{statistics.median(ratios) - 1:+.0%} of that"
+    )
 
 
 def _half_width(windows: Sequence[float]) -> float:
@@ -259,7 +302,7 @@ class NvmlCounter:
     """The energy counter of an NVIDIA board (Volta or newer): the board, not its host.
 
     Args:
-        device: A CUDA device of torch; found by its UUID, since NVML counts boards otherwise.
+        device: A CUDA device of torch.
         clock: Tells seconds.
 
     Raises:
@@ -268,22 +311,23 @@ class NvmlCounter:
 
     def __init__(self, device: torch.device, clock: Clock = time.perf_counter) -> None:
         self._clock = clock
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         try:
-            pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            self._board = Board(device)
         except pynvml.NVMLError as error:
-            raise EnergyUnavailable(f"NVML does not know {uuid}: {error}. {_REMEDY}") from error
+            raise EnergyUnavailable(f"NVML does not know {device}: {error}. {_REMEDY}") from error
         self.read()
 
     def read(self) -> tuple[float, float]:
         try:
-            millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+            joules = self._board.joules()
         except pynvml.NVMLError as error:
             raise EnergyUnavailable(
                 f"NVML reads no energy from this board: {error}. {_REMEDY}"
             ) from error
-        return millijoules / 1e3, self._clock()
+        return joules, self._clock()
+
+    def watts(self) -> float | None:
+        return self._board.watts()
 
 
 class RaplCounter:
@@ -320,6 +364,9 @@ class RaplCounter:
             self._joules += (after - before) % size / 1e6  # It starts again from 0.
         self._last = now
         return self._joules, self._clock()
+
+    def watts(self) -> float | None:
+        return None
 
     def _microjoules(self) -> list[int]:
         return [self._number(zone / "energy_uj") for zone in self._packages]

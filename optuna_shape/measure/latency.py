@@ -7,8 +7,9 @@ a machine that drifts, and one too busy to be measured on. Measuring a network e
 sequential test of :mod:`optuna_shape.measure.sequential` knows the side of the bound.
 
 What the test cannot know is how much slower or faster the same network is in another process or
-an hour later. Its bounds are therefore widened by a guard, taken from re-measurements (A/A): they
-hold for the machine, not for this minute of it.
+an hour later. :func:`measure_latency` speaks of its own session only; :func:`settle` makes of that
+what holds for the machine, by a guard taken from re-measurements (A/A), and by a second session
+for the networks that are within the bound by less.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,8 +42,11 @@ from optuna_shape.space import Shape
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
+#: Runs a call once and says how many seconds it took.
+Stopwatch = Callable[[Call], float]
 
 _MIN_CALLS = 3  # per block: a median needs them
+_LONG = 4  # blocks; a call that takes longer is a block by itself, and fills its caches anew
 _WARM_UP_CALLS = 5
 _PACES = 15  # blocks of the reference that say what is usual
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)  # seconds before the attempts to find the machine quiet
@@ -55,8 +61,8 @@ class Protocol:
         quantile: Of the latency of a call. Of the median, one sample is the median of a block;
             a tail is made of single calls, which are less independent than blocks.
         alpha: Probability of error of each bound, without the guard.
-        guard: Relative difference between sessions that the bounds have to allow for. Without a
-            bound to decide on, measuring also ends when the samples leave less doubt than that.
+        guard: Relative difference between sessions that has to be allowed for. Without a bound
+            to decide on, measuring ends when the samples leave less doubt than that.
         block: Least seconds of a block.
         warm_up: Least seconds for which a network is called before it is timed.
         wake: Seconds for which the device is kept busy before the first round.
@@ -92,6 +98,7 @@ CUDA = Protocol(guard=0.02, block=10e-3, warm_up=50e-3, wake=1.0, drift=0.05)
 class _Candidate:
     call: Call
     calls_per_block: int
+    primed: bool = True
     samples: list[float] = field(default_factory=list)
 
 
@@ -104,10 +111,12 @@ def measure_latency(
     *,
     bound: float | None = None,
     seed: int = 0,
+    disturbance: Callable[[], str] = lambda: "",
+    stopwatch: Stopwatch | None = None,
     clock: Clock = time.perf_counter,
     sleep: Sleep = time.sleep,
 ) -> dict[Shape, Measurement]:
-    """Measure the latency of one call of each network, in seconds.
+    """Measure the latency of one call of each network, in seconds, in this session.
 
     Args:
         shapes: What to measure.
@@ -115,21 +124,28 @@ def measure_latency(
         reference: Runs the reference network once, synchronised.
         protocol: How to measure.
         fingerprint: Of the measurements.
-        bound: In seconds. A network is measured until its interval lies on one side, until it
-            is clear that it never will (its latency is within the guard of the bound), or to
-            the most samples. :obj:`None`: until the interval is as narrow as the protocol asks.
+        bound: In seconds. A network is measured until its interval lies on one side, and, where
+            that takes no more than the most samples, until the side is clear of the guard too or
+            never will be. :obj:`None`: until the interval is as narrow as the protocol asks.
         seed: Of the order in the rounds.
+        disturbance: Says what slows the device down at present, if anything; rounds in which
+            something did are taken again.
+        stopwatch: Times a call; by default by the clock.
         clock: Tells seconds.
         sleep: Waits seconds.
 
     Returns:
-        One measurement per shape; *impossible* for networks that ran out of memory by themselves
-        or raised.
+        One measurement per shape, its interval that of this session; *impossible* for networks
+        that ran out of memory by themselves or raised.
 
     Raises:
-        NoisyMachine: The reference network varies too much.
+        NoisyMachine: The reference network varies too much, or the device is being slowed down.
     """
-    session = _Session(protocol, reference, random.Random(seed), clock, sleep)
+    if stopwatch is None:
+        stopwatch = by_clock(clock)
+    session = _Session(
+        protocol, reference, random.Random(seed), disturbance, stopwatch, clock, sleep
+    )
     results: dict[Shape, Measurement] = {}
     waiting = deque(dict.fromkeys(shapes))
     while waiting:
@@ -147,6 +163,17 @@ def measure_latency(
     return {shape: results[shape] for shape in shapes}
 
 
+def by_clock(clock: Clock) -> Stopwatch:
+    """Return a stopwatch that times what the host sees."""
+
+    def stopwatch(call: Call) -> float:
+        start = clock()
+        call()
+        return clock() - start
+
+    return stopwatch
+
+
 class _Session:
     """One machine, its pace, and a clock."""
 
@@ -155,11 +182,15 @@ class _Session:
         protocol: Protocol,
         reference: Call,
         rng: random.Random,
+        disturbance: Callable[[], str],
+        stopwatch: Stopwatch,
         clock: Clock,
         sleep: Sleep,
     ) -> None:
         self.protocol = protocol
         self.rng = rng
+        self.disturbance = disturbance
+        self.stopwatch = stopwatch
         self.clock = clock
         self.sleep = sleep
         self.reference = self.warm_up(reference)
@@ -169,9 +200,11 @@ class _Session:
         """Call a network until it runs as it always will, and see how many calls make a block."""
         times: list[float] = []
         while len(times) < _WARM_UP_CALLS or sum(times) < self.protocol.warm_up:
-            times.append(self._time(call))
+            times.append(self.stopwatch(call))
         # The first half may still be loading libraries and choosing kernels.
         usual = statistics.median(times[len(times) // 2 :])
+        if usual > _LONG * self.protocol.block:
+            return _Candidate(call, calls_per_block=1, primed=False)
         return _Candidate(call, max(_MIN_CALLS, math.ceil(self.protocol.block / usual)))
 
     def measure(
@@ -180,16 +213,18 @@ class _Session:
         """Time networks in rounds; each leaves memory and ``residents`` when it is decided."""
         results: dict[Shape, Measurement] = {}
         kept = redone = 0
+        slowed = ""
         self._settle()
         while residents:
             times, failures = self._round(residents)
             for shape, error in failures.items():
                 results[shape] = impossible(error, fingerprint)
                 del residents[shape]
-            if not self._is_steady():
+            slowed = self.disturbance()
+            if slowed or not self._is_steady():
                 redone += 1
                 if redone > kept + _MAX_REDONE:
-                    raise self._too_noisy()
+                    raise self._slowed_down(slowed) if slowed else self._too_noisy()
                 continue
             kept += 1
             for shape, block in times.items():
@@ -206,7 +241,7 @@ class _Session:
             self.sleep(pause)
             woken = self.clock() + self.protocol.wake
             while self.clock() < woken:
-                self.reference.call()
+                self.stopwatch(self.reference.call)
             with _no_garbage_collection():
                 self.paces.extend(self._pace() for _ in range(_PACES))
             if self._variation() <= self.protocol.noise:
@@ -235,13 +270,9 @@ class _Session:
         return times, failures
 
     def _block(self, candidate: _Candidate) -> list[float]:
-        candidate.call()  # Not timed: it refills the caches that the others have emptied.
-        return [self._time(candidate.call) for _ in range(candidate.calls_per_block)]
-
-    def _time(self, call: Call) -> float:
-        start = self.clock()
-        call()
-        return self.clock() - start
+        if candidate.primed:
+            self.stopwatch(candidate.call)  # It refills the caches that the others have emptied.
+        return [self.stopwatch(candidate.call) for _ in range(candidate.calls_per_block)]
 
     def _pace(self) -> float:
         # The mean: a median of short calls does not see that others take turns on the processor.
@@ -256,6 +287,13 @@ class _Session:
         """Return the robust coefficient of variation of the reference's pace."""
         usual = statistics.median(self.paces)
         return 1.4826 * statistics.median(abs(pace - usual) for pace in self.paces) / usual
+
+    def _slowed_down(self, reason: str) -> NoisyMachine:
+        return NoisyMachine(
+            f"The device is being slowed down ({reason}) in most rounds, so that its latencies "
+            "are not those of its usual state. Let it cool or mend its power supply, see "
+            "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE`, and start again."
+        )
 
     def _too_noisy(self) -> NoisyMachine:
         return NoisyMachine(
@@ -276,21 +314,61 @@ def is_decided(samples: Sequence[float], bound: float | None, protocol: Protocol
         return high - low <= 2 * protocol.guard * low
     margin = 1 + protocol.guard
     within = high * margin <= bound
-    over = low / margin > bound
-    # So near the bound that the guard reaches across it, wherever in the interval the value lies.
-    hopeless = high / margin <= bound < low * margin
-    return within or over or hopeless
+    over = low > bound * margin
+    # On one side, but surely nearer to the bound than the guard: no more can be known here.
+    close = (high <= bound < low * margin) or (high / margin <= bound < low)
+    return within or over or close
 
 
 def summarise(samples: Sequence[float], protocol: Protocol, fingerprint: str) -> Measurement:
-    """Return the quantile of the samples and its interval, widened by the guard."""
+    """Return the quantile of the samples and its interval, as far as this session can tell."""
     low, high = confidence_sequence(samples, protocol.quantile, protocol.alpha)
-    return Measurement(
-        value=float(np.quantile(samples, protocol.quantile)),
-        low=low / (1 + protocol.guard),
-        high=high * (1 + protocol.guard),
-        samples=len(samples),
-        fingerprint=fingerprint,
+    value = float(np.quantile(samples, protocol.quantile))
+    return Measurement(value, low, high, len(samples), fingerprint)
+
+
+def settle(
+    session: Mapping[Shape, Measurement],
+    guard: float,
+    bound: float | None,
+    again: Callable[[list[Shape]], Mapping[Shape, Measurement]],
+) -> dict[Shape, Measurement]:
+    """Make the measurements of one session hold beyond it.
+
+    Intervals are widened by the guard. Networks within the bound by less than the guard would
+    thereby lose it, and are measured in a second session instead: their interval then is the one
+    that holds those of both.
+
+    Args:
+        session: What :func:`measure_latency` returned.
+        guard: Relative difference between sessions to allow for.
+        bound: In seconds, or None.
+        again: Measures some networks in another session; those that it cannot are left out.
+    """
+
+    def is_close(measurement: Measurement) -> bool:
+        return bound is not None and measurement.high <= bound < measurement.high * (1 + guard)
+
+    close = [shape for shape, measurement in session.items() if is_close(measurement)]
+    second = again(close) if close else {}
+    return {
+        shape: _united(measurement, second[shape])
+        if shape in second
+        else replace(
+            measurement, low=measurement.low / (1 + guard), high=measurement.high * (1 + guard)
+        )
+        for shape, measurement in session.items()
+    }
+
+
+def _united(first: Measurement, second: Measurement) -> Measurement:
+    return replace(
+        first,
+        value=(first.value + second.value) / 2,
+        low=min(first.low, second.low),
+        high=max(first.high, second.high),
+        samples=first.samples + second.samples,
+        note=second.note or "measured in two processes",
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,8 +17,10 @@ from optuna_shape.measure.measurement import Measurement
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
-#: One forward pass of one batch; returns when the device is done.
+#: One forward pass of one batch; returns when the device is done, or, where the device keeps the
+#: time, when it has been told.
 Call = Callable[[], None]
+Timing = Literal["host", "device"]
 
 NO_INPUT = (
     "Networks have to run to be measured, and the shape of their input is not known. "
@@ -37,6 +41,8 @@ class Setting:
         dtype: Of weights and inputs.
         channels_last: Whether images and weights lie in memory with the channels last.
         compile: Whether :func:`torch.compile` is applied.
+        timing: Whether a call is what the ``"host"`` waits for, or what the ``"device"`` does:
+            then it is captured as a CUDA graph, which leaves the host no work to be slow at.
         seed: Of weights and inputs.
     """
 
@@ -45,6 +51,7 @@ class Setting:
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
     compile: bool = False
+    timing: Timing = "host"
     seed: int = 0
 
     def prepare(self, space: DesignSpace, shape: Shape) -> Call:
@@ -94,15 +101,72 @@ class Setting:
             network = network.to(memory_format=torch.channels_last)
             batch = batch.to(memory_format=torch.channels_last)
         run = _compiled(network) if self.compile else network
-        cuda = self.device.type == "cuda"
 
-        def call() -> None:
+        def launch() -> None:
             with torch.inference_mode():
                 run(batch)
-            if cuda:
-                torch.cuda.synchronize(self.device)
+
+        if self.device.type != "cuda":
+            return launch
+        if self.timing == "device":
+            return _captured(launch, self.device)
+
+        def call() -> None:
+            launch()
+            torch.cuda.synchronize(self.device)
 
         return call
+
+
+def by_device(device: torch.device) -> Callable[[Call], float]:
+    """Return a stopwatch that times what a CUDA device does, by events on its stream."""
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+    def stopwatch(call: Call) -> float:
+        with torch.cuda.device(device):
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3  # It tells milliseconds.
+
+    return stopwatch
+
+
+def _captured(launch: Call, device: torch.device) -> Call:
+    """Capture a call as a CUDA graph, and return what replays it.
+
+    Raises:
+        MeasurementUnavailable: The network does something that no graph can hold.
+    """
+    with torch.cuda.device(device):
+        # Libraries set themselves up in the first calls, which a graph may not hold.
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                launch()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                launch()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise MeasurementUnavailable(
+                "The network cannot be captured as a CUDA graph: "
+                f"{next(iter(str(error).splitlines()), error)}. It may wait for the device "
+                "(.item(), .cpu()) or be different from call to call; use timing='host'."
+            ) from error
+    return partial(_replay, graph, launch)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, launch: Call) -> None:
+    # The graph only knows where weights and input lie; that they still do is up to "launch".
+    graph.replay()
 
 
 def _compiled(network: nn.Module) -> Callable[[torch.Tensor], object]:

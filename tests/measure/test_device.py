@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 import torch
@@ -62,6 +63,37 @@ def test_a_device_decides_on_a_bound(space: DesignSpace) -> None:
     assert all(m.high <= 1.0 for m in measured.values())
     measured = _tolerant().measure(space, [Shape(1, 8), Shape(20, 32)], "latency", bound=1e-7)
     assert all(m.low > 1e-7 for m in measured.values())
+
+
+def test_networks_just_within_are_measured_in_a_second_process_too(space: DesignSpace) -> None:
+    # With so wide a guard, everything that is within is just within.
+    meter = _tolerant(guard=0.999)
+    shapes = [Shape(1, 32), Shape(20, 8)]
+    alone = meter.measure(space, shapes, "latency")
+    bound = 1.5 * max(m.value for m in alone.values())
+    for m in meter.measure(space, shapes, "latency", bound).values():
+        if m.high * 1.999 > bound:
+            assert m.note == "measured in two processes"
+            assert m.samples >= 18
+            assert m.low < m.high
+
+
+def test_a_network_that_only_exists_here_stays_undecided() -> None:
+    def build(shape: Shape, lock: object = threading.Lock()) -> nn.Module:
+        return _convolutions(shape)
+
+    space = DesignSpace([20], [32], build, input_shape=(3, 8, 8))
+    meter = _tolerant(guard=0.999)
+    bound = 1.5 * meter.measure(space, space.shapes, "latency")[Shape(20, 32)].value
+    with pytest.warns(RuntimeWarning, match=r"second process .*\(20, 32\).*pickle"):
+        measured = meter.measure(space, space.shapes, "latency", bound)[Shape(20, 32)]
+    assert measured.low < bound < measured.high
+
+
+@pytest.mark.parametrize("watts", [None, 0.0, -1.0])
+def test_an_estimate_needs_watts(watts: float | None) -> None:
+    with pytest.raises(InvalidProblem, match=r"watts=.*45"):
+        DeviceMeter("cpu", energy="estimate", watts=watts)
 
 
 def test_a_larger_batch_takes_longer(space: DesignSpace) -> None:
@@ -139,11 +171,11 @@ def test_energy_without_a_counter_is_an_error_and_never_zero(space: DesignSpace)
         joules = _tolerant().measure(space, [A], "energy")[A].low
     except EnergyUnavailable as error:
         said = str(error)
-    assert joules > 0 or "energy=45.0" in said
+    assert joules > 0 or "watts=45" in said
 
 
 def test_energy_is_estimated_if_asked_for_and_says_so(space: DesignSpace) -> None:
-    meter = _tolerant(energy=45.0)
+    meter = _tolerant(energy="estimate", watts=45.0)
     measured = meter.measure(space, [A], "energy", bound=45.0)[A]
     assert measured.note == "estimate: 45 W x latency"
     assert 0 < measured.low <= measured.value <= measured.high <= 45.0
@@ -179,7 +211,7 @@ def test_fingerprint_names_what_measurements_depend_on() -> None:
         DeviceMeter("cpu", threads=1, channels_last=True),
         DeviceMeter("cpu", threads=1, compile=True),
         DeviceMeter("cpu", threads=1, quantile=0.9),
-        DeviceMeter("cpu", threads=1, energy=5.0),
+        DeviceMeter("cpu", threads=1, energy="estimate", watts=5.0),
     ]
     assert len({plain, *(meter.fingerprint for meter in others)}) == 1 + len(others)
     assert DeviceMeter("cpu", threads=1, seed=5, alpha=0.001).fingerprint == plain
@@ -209,8 +241,11 @@ def test_other_devices_are_for_the_users_own_script(device: str) -> None:
         {"max_noise": 0.0},
         {"dtype": "int8"},
         {"dtype": "decimal"},
-        {"energy": -1.0},
         {"energy": "guess"},
+        {"watts": 45.0},
+        {"timing": "sundial"},
+        {"timing": "device"},
+        {"guard": 0.0},
     ],
 )
 def test_impossible_settings_are_named(settings: dict[str, object]) -> None:
@@ -229,6 +264,28 @@ def test_a_gpu_measures(space: DesignSpace, quantity: str) -> None:
         assert 0 < m.low <= m.value <= m.high < math.inf
     assert measured[large].value > 1.5 * measured[small].value
     assert torch.cuda.get_device_properties(0).name in meter.fingerprint
+
+
+@pytest.mark.gpu
+def test_a_gpu_keeps_the_time_itself(space: DesignSpace) -> None:
+    """Without launches by the host, a deep network of small layers is much faster."""
+    shape = Shape(20, 8)
+    host = DeviceMeter("cuda", max_noise=1.0).measure(space, [shape], "latency")[shape]
+    meter = DeviceMeter("cuda", timing="device", max_noise=1.0)
+    device = meter.measure(space, [shape], "latency")[shape]
+    assert 0 < device.value < host.value
+    assert "device time" in meter.fingerprint
+
+
+@pytest.mark.gpu
+def test_a_network_that_waits_for_the_gpu_is_no_graph() -> None:
+    class Waiting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * x.sum().item()
+
+    space = DesignSpace([1], [8], lambda shape: Waiting(), input_shape=(4,))
+    with pytest.raises(MeasurementUnavailable, match="timing='host'"):
+        DeviceMeter("cuda", timing="device").measure(space, space.shapes, "latency")
 
 
 @pytest.mark.gpu

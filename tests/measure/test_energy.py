@@ -5,9 +5,13 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
+from simulated import IDLE
+from simulated import SimulatedBoard
+from simulated import joules
 
 from optuna_shape.errors import EnergyUnavailable
 from optuna_shape.measure.energy import NvmlCounter
@@ -20,54 +24,6 @@ from optuna_shape.measure.running import Setting
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
-IDLE, BUSY, LULL = 60.0, 350.0, 120.0  # watts
-BUSY_SHARE = 0.6  # of a call; the rest is a lull
-
-
-class SimulatedBoard:
-    """A board whose counter adds, every 100 ms, the mean power of the last 25 of them."""
-
-    def __init__(self, seed: int = 0, tick: float = 0.1, seen: float = 0.025) -> None:
-        self.now = random.Random(seed).uniform(0, 10)
-        self._tick = tick
-        self._seen = seen
-        self._next = math.ceil(self.now / tick) * tick
-        self._seen_joules = 0.0
-        self._counted = 1000.0
-
-    def call(self, seconds: float) -> Callable[[], None]:
-        def run() -> None:
-            self._pass(BUSY_SHARE * seconds, BUSY)
-            self._pass((1 - BUSY_SHARE) * seconds, LULL)
-
-        return run
-
-    def sleep(self, seconds: float) -> None:
-        self._pass(seconds, IDLE)
-
-    def clock(self) -> float:
-        return self.now
-
-    def read(self) -> tuple[float, float]:
-        return self._counted, self.now
-
-    def _pass(self, seconds: float, watts: float) -> None:
-        end = self.now + seconds
-        while self.now < end - 1e-12:
-            opening = self._next - self._seen
-            unseen = self.now < opening - 1e-12
-            until = min(end, opening if unseen else self._next)
-            self._seen_joules += 0.0 if unseen else (until - self.now) * watts
-            self.now = until
-            if self.now >= self._next - 1e-12:
-                self._counted += self._seen_joules / self._seen * self._tick
-                self._seen_joules = 0.0
-                self._next += self._tick
-
-
-def _joules(seconds: float) -> float:
-    return seconds * (BUSY_SHARE * BUSY + (1 - BUSY_SHARE) * LULL)
-
 
 @pytest.mark.parametrize("milliseconds", [0.3, 3, 20, 100])
 @pytest.mark.parametrize("seed", range(4))
@@ -79,8 +35,8 @@ def test_error_is_below_one_percent_with_a_counter_that_looks_a_quarter_of_the_t
     windows = energy_per_call(
         board.call(seconds), board, board.clock, board.sleep, random.Random(seed)
     )
-    mean = sum(windows) / len(windows)
-    assert mean == pytest.approx(_joules(seconds), rel=0.01)
+    mean = fmean(window.joules for window in windows)
+    assert mean == pytest.approx(joules(seconds), rel=0.01)
 
 
 @pytest.mark.parametrize("milliseconds", [20, 100])
@@ -92,7 +48,7 @@ def test_without_pauses_calls_run_in_step_with_the_counter(milliseconds: float) 
     for _ in range(calls):
         run()
     naive = (board.read()[0] - before) / calls
-    assert abs(naive / _joules(milliseconds / 1e3) - 1) > 0.05
+    assert abs(naive / joules(milliseconds / 1e3) - 1) > 0.05
 
 
 @pytest.mark.parametrize("seconds", [0.005, 0.0143, 0.033, 0.07, 0.15, 0.3, 1.7])
@@ -101,7 +57,7 @@ def test_no_length_of_a_call_is_out_of_reach(seconds: float) -> None:
     windows = energy_per_call(
         board.call(seconds), board, board.clock, board.sleep, random.Random(1)
     )
-    assert sum(windows) / len(windows) == pytest.approx(_joules(seconds), rel=0.03)
+    assert fmean(window.joules for window in windows) == pytest.approx(joules(seconds), rel=0.03)
 
 
 def test_a_fast_counter_that_sees_everything_needs_no_pauses() -> None:
@@ -113,7 +69,7 @@ def test_a_fast_counter_that_sees_everything_needs_no_pauses() -> None:
         board.sleep(seconds)
 
     windows = energy_per_call(board.call(5e-3), board, board.clock, sleep, random.Random(0))
-    assert windows == pytest.approx([_joules(5e-3)] * len(windows), rel=0.005)
+    assert [w.joules for w in windows] == pytest.approx([joules(5e-3)] * len(windows), rel=0.005)
     assert sum(slept) < 0.1
 
 
@@ -163,10 +119,31 @@ def test_measurements_hold_the_truth_and_their_doubt() -> None:
     )
     for shape, seconds in shapes.items():
         result = measured[shape]
-        assert result.low < _joules(seconds) < result.high
+        assert result.low < joules(seconds) < result.high
         assert result.low == pytest.approx(0.95 * result.value, rel=0.02)
         assert result.samples >= 3
         assert result.fingerprint == "board"
+
+
+@pytest.mark.parametrize(
+    ("sensor", "said"),
+    [(1.0, ""), (1.05, ""), (None, ""), (0.7, "sensor -"), (1.4, "sensor +")],
+)
+@pytest.mark.parametrize("seconds", [0.003, 0.05])
+def test_a_counter_and_a_sensor_that_disagree_are_told_of(
+    sensor: float | None, said: str, seconds: float
+) -> None:
+    board = SimulatedBoard(sensor=sensor)
+    (measured,) = measure_energy(
+        [Shape(1, 8)],
+        lambda _: board.call(seconds),
+        board,
+        "board",
+        clock=board.clock,
+        sleep=board.sleep,
+    ).values()
+    assert said in measured.note
+    assert bool(said) == bool(measured.note)
 
 
 def test_networks_that_cannot_run_do_not_end_the_measuring() -> None:
@@ -214,7 +191,7 @@ def test_rapl_counts_on_where_a_counter_starts_again(tmp_path: Path) -> None:
 
 
 def test_rapl_without_packages_says_what_helps(tmp_path: Path) -> None:
-    with pytest.raises(EnergyUnavailable, match=r"energy=45\.0"):
+    with pytest.raises(EnergyUnavailable, match=r"watts=45"):
         RaplCounter(tmp_path / "absent")
 
 

@@ -1,87 +1,26 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
-import random
-from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from simulated import SimulatedMachine
 from torch import nn
 
 from optuna_shape.errors import BuildFailed
 from optuna_shape.errors import NoisyMachine
 from optuna_shape.measure.latency import CPU
-from optuna_shape.measure.latency import Protocol
 from optuna_shape.measure.latency import measure_latency
+from optuna_shape.measure.latency import settle
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.running import Call
 from optuna_shape.measure.running import Setting
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
-
-REFERENCE = 0.3e-3  # seconds
-
-
-class SimulatedMachine:
-    """A machine on its own time: noisy, with outliers, slow waves, and moods by the clock.
-
-    Args:
-        noise: Standard deviation of the logarithm of a call's time.
-        memory: Correlation of the noise from call to call.
-        outliers: Share of calls that take twice as long.
-        mood: Factor on all times at a moment in seconds.
-    """
-
-    def __init__(
-        self,
-        seed: int = 0,
-        noise: float = 0.03,
-        memory: float = 0.4,
-        outliers: float = 0.03,
-        mood: Callable[[float], float] = lambda now: 1.0,
-    ) -> None:
-        self.now = 100.0
-        self.slept = 0.0
-        self._rng = random.Random(seed)
-        self._noise, self._memory, self._outliers, self._mood = noise, memory, outliers, mood
-        self._wave = 0.0
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept += seconds
-
-    def network(self, seconds: float) -> Call:
-        def call() -> None:
-            fresh = math.sqrt(1 - self._memory**2) * self._rng.gauss()
-            self._wave = self._memory * self._wave + fresh
-            factor = math.exp(self._noise * self._wave) * self._mood(self.now - 100)
-            self.now += seconds * factor * (2 if self._rng.random() < self._outliers else 1)
-
-        return call
-
-    def measure(
-        self,
-        latencies: dict[Shape, float],
-        bound: float | None = None,
-        protocol: Protocol = CPU,
-        prepare: Callable[[Shape], Call] | None = None,
-    ) -> dict[Shape, Measurement]:
-        return measure_latency(
-            list(latencies),
-            prepare or (lambda shape: self.network(latencies[shape])),
-            self.network(REFERENCE),
-            protocol,
-            "simulated",
-            bound=bound,
-            clock=self.clock,
-            sleep=self.sleep,
-        )
 
 
 def _column(*milliseconds: float) -> dict[Shape, float]:
@@ -119,30 +58,55 @@ def test_no_wrong_side_ten_percent_from_the_bound() -> None:
     assert all(answer == [True, False] for answer in answers)
 
 
+def _two_sessions(latency: float, paces: tuple[float, float], seed: int) -> bool | None:
+    """Answer for a bound of 1 ms, on a machine that is in another mood in its second process."""
+
+    def session(number: int) -> dict[Shape, Measurement]:
+        machine = SimulatedMachine(2 * seed + number)
+        return machine.measure({Shape(1, 1): paces[number] * latency}, bound=1e-3)
+
+    measured = settle(session(0), CPU.guard, 1e-3, lambda close: session(1))
+    return _within(measured, 1e-3)[0]
+
+
 def test_sessions_that_differ_by_less_than_the_guard_never_contradict_each_other() -> None:
     """The same network at a pace that moves by 4 % between sessions: within and over never mix."""
     for latency in (0.9e-3, 0.95e-3, 1e-3, 1.05e-3, 1.1e-3):
         answers = {
-            answer
-            for pace in (0.96, 1.0, 1.04)
-            for seed in range(5)
-            for answer in _within(
-                SimulatedMachine(seed).measure({Shape(1, 1): pace * latency}, bound=1e-3), 1e-3
-            )
+            _two_sessions(latency, paces, seed)
+            for paces in itertools.product((0.96, 1.0, 1.04), repeat=2)
+            for seed in range(3)
         }
         assert not {True, False} <= answers
 
 
-def test_a_latency_at_the_bound_is_given_up_early() -> None:
-    measured = SimulatedMachine().measure(_column(1.0), bound=1e-3)
-    assert _within(measured, 1e-3) == [None]
-    assert measured[Shape(1, 8)].samples < CPU.blocks
+def test_a_second_session_decides_within_the_guard() -> None:
+    assert _two_sessions(0.97e-3, (1.0, 1.0), 0) is True
+    assert _two_sessions(0.97e-3, (1.0, 1.06), 0) is None
+
+
+def test_a_second_session_is_for_those_just_within() -> None:
+    asked: list[Shape] = []
+    session = {
+        Shape(1, depth): Measurement(high, 0.99 * high, high, 9, "f")
+        for depth, high in enumerate((0.5, 0.951, 0.96, 1.0, 1.001, 1.2), start=1)
+    }
+
+    def again(close: list[Shape]) -> dict[Shape, Measurement]:
+        asked.extend(close)
+        return {}
+
+    settled = settle(session, 0.05, 1.0, again)
+    assert asked == [Shape(1, 3), Shape(1, 4)]
+    # Without an answer they stay what they were: too close to be sure.
+    assert [m.high <= 1.0 for m in settled.values()] == [True, True, False, False, False, False]
+    assert settle(session, 0.05, None, again).keys() == session.keys()
+    assert len(asked) == 2
 
 
 def test_without_a_bound_doubt_falls_to_the_guard() -> None:
     for m in SimulatedMachine().measure(_column(0.5, 5.0)).values():
-        sampled = (m.high / (1 + CPU.guard)) / (m.low * (1 + CPU.guard)) - 1
-        assert sampled <= 2 * CPU.guard
+        assert m.high / m.low - 1 <= 2 * CPU.guard
 
 
 def test_blocks_end_at_the_most() -> None:
@@ -196,6 +160,46 @@ def test_a_machine_that_turns_busy_is_refused_too() -> None:
     machine = SimulatedMachine(mood=lambda now: 1 if now < 0.4 else 1 + int(now * 40) % 3)
     with pytest.raises(NoisyMachine):
         machine.measure(_column(*[3.0] * 12))
+
+
+def test_rounds_on_a_slowed_device_are_taken_again() -> None:
+    machine = SimulatedMachine(mood=lambda now: 1.5 if 0.3 < now < 0.5 else 1.0)
+    asked: list[bool] = []
+
+    def disturbance() -> str:
+        asked.append(0.3 < machine.now - 100 < 0.5)
+        return "thermal limit" if asked[-1] else ""
+
+    protocol = replace(CPU, drift=100.0, noise=100.0)  # Only the device itself tells.
+    measured = machine.measure(
+        _column(1.0, 2.0), bound=10.0, protocol=protocol, disturbance=disturbance
+    )
+    assert any(asked)
+    assert asked.count(False) == 9
+    assert all(m.samples == 9 for m in measured.values())
+
+
+def test_a_device_that_stays_slowed_down_is_refused_with_the_reason() -> None:
+    with pytest.raises(NoisyMachine, match=r"slowed down \(power brake\).*nvidia-smi"):
+        SimulatedMachine().measure(_column(1.0), disturbance=lambda: "power brake")
+
+
+def test_a_long_call_is_a_block_by_itself() -> None:
+    calls: list[float] = []
+    machine = SimulatedMachine()
+
+    def prepare(shape: Shape) -> Call:
+        run = machine.network(0.2)
+
+        def call() -> None:
+            calls.append(machine.now)
+            run()
+
+        return call
+
+    measured = machine.measure({Shape(1, 1): 0.2}, bound=1.0, prepare=prepare)
+    assert measured[Shape(1, 1)].samples == 9
+    assert len(calls) == 5 + 9
 
 
 def test_a_machine_that_calms_down_is_waited_for() -> None:
