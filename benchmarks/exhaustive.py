@@ -1,6 +1,7 @@
 """ShapeSampler against exhaustive search, really training both.
 
     python benchmarks/exhaustive.py                      # digits, three seeds, about 15 minutes
+    python benchmarks/exhaustive.py --data fashion-mnist
     python benchmarks/exhaustive.py --record FILE.csv    # record every training of the grid
 
 Both searches go through the same ``problem.suggest`` with the same measurements, constraints,

@@ -7,8 +7,12 @@ such function.
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -125,9 +129,42 @@ class Distortion:
         return F.grid_sample(images, grid, align_corners=False)
 
 
+@dataclass(frozen=True)
+class FlipAndShift:
+    """Mirrors every second image, by chance, left to right, and shifts each by whole pixels.
+
+    Attributes:
+        background: Value of the pixels that a shift brings in.
+        shift: Largest shift in pixels, either way, along each axis.
+    """
+
+    background: float = 0.0
+    shift: int = 1
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return varied copies of ``(n, channels, height, width)`` images."""
+        n, channels, height, width = images.shape
+        device = images.device
+        padded = F.pad(images, [self.shift] * 4, value=self.background)
+        top, left = torch.randint(
+            0, 2 * self.shift + 1, (2, n, 1), generator=generator, device=device
+        )
+        mirrored = torch.randint(0, 2, (n, 1), generator=generator, device=device).bool()
+        rows = top + torch.arange(height, device=device)
+        columns = left + torch.arange(width, device=device)
+        columns = torch.where(mirrored, columns.flip(1), columns)
+        return padded[
+            torch.arange(n, device=device).view(n, 1, 1, 1),
+            torch.arange(channels, device=device).view(1, channels, 1, 1),
+            rows.view(n, 1, height, 1),
+            columns.view(n, 1, 1, width),
+        ]
+
+
 _DISTORTION = Distortion()
 _HELD_OUT = 400
 _COPIES = 4
+_CLOTHES = 10
 
 
 def digits(*, seed: int = 0, distortion: Distortion = _DISTORTION) -> Data:
@@ -173,7 +210,128 @@ def digits(*, seed: int = 0, distortion: Distortion = _DISTORTION) -> Data:
     )
 
 
-DATASETS: dict[str, Callable[..., Data]] = {"digits": digits}
+def fashion_mnist(
+    *,
+    seed: int = 0,
+    root: str | os.PathLike[str] | None = None,
+    train: int = 6000,
+    validation: int = 2000,
+    test: int = 2000,
+    size: int = 14,
+) -> Data:
+    """Return images of clothes from Fashion-MNIST, with as many of each class in every set.
+
+    Training and validation images are drawn from its 60,000 training images, test images from
+    its 10,000 test images. Pixels are averaged down to ``size``, then scaled to mean 0 and
+    standard deviation 1 of the training images. They are mirrored and shifted in training.
+
+    Args:
+        seed:
+            Says which images are drawn. It has nothing to do with the seeds of trainings.
+        root:
+            The folder that holds ``FashionMNIST/raw`` with the four files, packed or not. They
+            are downloaded to it if they are missing. By default the environment variable
+            ``OPTUNA_SHAPE_DATA``, else ``~/.cache/optuna_shape``.
+        train:
+            Number of training images, a multiple of 10, as are the other two.
+        validation:
+            Number of validation images. Which they are does not depend on ``train``.
+        test:
+            Number of test images.
+        size:
+            Height and width in pixels; 28 leaves the images as they are.
+
+    Raises:
+        DataUnavailable: The files cannot be read nor downloaded, or have too few images.
+    """
+    folder = Path(root or os.environ.get("OPTUNA_SHAPE_DATA") or "~/.cache/optuna_shape")
+    (images, labels), (test_images, test_labels) = _read_fashion_mnist(folder.expanduser())
+    generator = torch.Generator().manual_seed(seed)
+    for_validation, for_training = _balanced(labels, [validation, train], generator)
+    (for_test,) = _balanced(test_labels, [test], generator)
+
+    def scaled(images: torch.Tensor) -> torch.Tensor:
+        """Turn ``(n, 28, 28)`` bytes into ``(n, 1, size, size)`` fractions."""
+        return F.adaptive_avg_pool2d(images.unsqueeze(1) / 255, size)
+
+    train_x = scaled(images[for_training])
+    std, mean = torch.std_mean(train_x)
+    return Data(
+        name="fashion-mnist",
+        train_x=(train_x - mean) / std,
+        train_y=labels[for_training],
+        validation_x=(scaled(images[for_validation]) - mean) / std,
+        validation_y=labels[for_validation],
+        test_x=(scaled(test_images[for_test]) - mean) / std,
+        test_y=test_labels[for_test],
+        classes=_CLOTHES,
+        augment=FlipAndShift(background=float(-mean / std)),
+    )
+
+
+DATASETS: dict[str, Callable[..., Data]] = {"digits": digits, "fashion-mnist": fashion_mnist}
+
+
+def _read_fashion_mnist(root: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return ``(n, 28, 28)`` bytes and ``(n,)`` int64 labels, for training and for test."""
+    from torchvision.datasets import FashionMNIST  # Here, as it takes a second.
+    from torchvision.datasets.utils import extract_archive
+
+    folder = Path("FashionMNIST", "raw")
+    packed = [root / folder / name for name, _ in FashionMNIST.resources]
+    try:
+        with tempfile.TemporaryDirectory() as unpacked:
+            # torchvision reads no packed files, and would unpack them where they are: in a folder
+            # that may be read-only.
+            source = root
+            if all(file.exists() and not file.with_suffix("").exists() for file in packed):
+                source = Path(unpacked)
+                (source / folder).mkdir(parents=True)
+                for file in packed:
+                    extract_archive(file, source / folder)
+            sets = [FashionMNIST(source, train=train, download=True) for train in (True, False)]
+            return [(part.data, part.targets) for part in sets]
+    except Exception as error:  # Of the network, the file system, gzip, or torchvision's reader.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataUnavailable(
+            f"Fashion-MNIST can neither be read from {root / folder} nor downloaded to it "
+            f"({reason}). Connect to the network, put its four .gz files there, or set "
+            "OPTUNA_SHAPE_DATA to the folder that holds FashionMNIST/raw. Delete damaged files."
+        ) from error
+
+
+def _balanced(
+    labels: torch.Tensor, sizes: Sequence[int], generator: torch.Generator
+) -> list[torch.Tensor]:
+    """Draw disjoint sets with as many of each class, in random order.
+
+    Args:
+        labels:
+            ``(n,)`` int64 tensor of classes.
+        sizes:
+            How many to draw for each set.
+        generator:
+            Draws them.
+
+    Returns:
+        For each set a ``(size,)`` tensor of indices.
+    """
+    available = int(labels.bincount(minlength=_CLOTHES).min())
+    if any(size % _CLOTHES for size in sizes) or sum(sizes) > available * _CLOTHES:
+        raise DataUnavailable(
+            f"Sets of {' and '.join(map(str, sizes))} images cannot be drawn with as many of each "
+            f"class. Give multiples of {_CLOTHES}, {available * _CLOTHES} at most together."
+        )
+    order = torch.randperm(len(labels), generator=generator)
+    classes = labels[order].unsqueeze(1)
+    # The first drawn of each class has rank 0, the next rank 1, ...
+    rank = F.one_hot(classes.squeeze(1), _CLOTHES).cumsum(dim=0).gather(1, classes).squeeze(1) - 1
+    sets, begin = [], 0
+    for size in sizes:
+        end = begin + size // _CLOTHES
+        sets.append(order[(begin <= rank) & (rank < end)])
+        begin = end
+    return sets
 
 
 def _uniform(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ def sources(images: torch.Tensor) -> list[int]:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_is_ready_for_a_network(name: str) -> None:
+    if name == "fashion-mnist" and "OPTUNA_SHAPE_DATA" not in os.environ:
+        pytest.skip("OPTUNA_SHAPE_DATA names no folder with FashionMNIST/raw")
     data = DATASETS[name](seed=0)
     assert data.name == name
     for x, y in (
