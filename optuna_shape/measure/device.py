@@ -27,10 +27,10 @@ from optuna_shape.errors import NoisyMachine
 from optuna_shape.measure._checks import is_count
 from optuna_shape.measure._checks import is_positive
 from optuna_shape.measure.board import Board
+from optuna_shape.measure.counters import find_counter
 from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.counting import measure_count
 from optuna_shape.measure.elsewhere import in_second_process
-from optuna_shape.measure.energy import find_counter
 from optuna_shape.measure.energy import measure_energy
 from optuna_shape.measure.latency import CPU
 from optuna_shape.measure.latency import CUDA
