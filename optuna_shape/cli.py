@@ -1,4 +1,4 @@
-"""The command line: ``optuna-shape search``."""
+"""The command line: ``optuna-shape search`` and ``optuna-shape measure``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from typing import Literal
 from typing import TypeVar
 
 import optuna
@@ -29,13 +30,29 @@ from optuna_shape.errors import NoFeasibleShape
 from optuna_shape.errors import NoisyMachine
 from optuna_shape.errors import ShapeError
 from optuna_shape.families import FAMILIES
+from optuna_shape.filters import Measurer
+from optuna_shape.filters import Screening
+from optuna_shape.grid import measure_grid
+from optuna_shape.grid import spread_out
 from optuna_shape.measure import DeviceMeter
+from optuna_shape.measure import Measurement
+from optuna_shape.measure.counters import find_counter
+from optuna_shape.measure.elsewhere import measure_elsewhere
+from optuna_shape.measure.repeat import spread
 from optuna_shape.problem import Answer
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.pruner import ShapePruner
 from optuna_shape.records import StudyRecords
+from optuna_shape.report.grid_map import write_map
 from optuna_shape.report.live import SearchDisplay
+from optuna_shape.report.measured import check_writable
+from optuna_shape.report.measured import session_table
+from optuna_shape.report.measured import shape_table
+from optuna_shape.report.measured import spread_lines
+from optuna_shape.report.measured import write_csv
 from optuna_shape.sampler import ShapeSampler
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
 from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.data import DATASETS
@@ -51,9 +68,36 @@ DEFAULT_CONSTRAINTS = (
 
 _T = TypeVar("_T")
 
+_REPEATED = 12  # shapes
+_MODES: dict[str, Literal["boundary", "exhaustive"]] = {
+    "boundary": "boundary",
+    "exhaustive": "exhaustive",
+}
+
 EXIT_BAD_INPUT = 2
 EXIT_NO_ANSWER = 3
 EXIT_INTERRUPTED = 130
+
+Family = Annotated[str, typer.Option(help=f"Networks to choose from: {', '.join(FAMILIES)}.")]
+Depth = Annotated[
+    str, typer.Option(help="Depths, such as 1-6 or 1,2,4. For resnet: blocks per stage.")
+]
+Width = Annotated[
+    str, typer.Option(help="Widths, such as 8-12 or 8,16. For resnet: channels at first.")
+]
+Device = Annotated[str, typer.Option(help="Measure and train on: auto, cpu, cuda or cuda:1.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Inputs per call whose latency and energy are measured.")
+]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads, of measuring and of training.")]
+MaxNoise = Annotated[
+    float,
+    typer.Option(help="How much this machine's pace may vary, as a share, to be measured on."),
+]
+_LIMITS = (
+    "A limit, may be repeated: 'latency <= 2 ms', 'size <= 500 kB', 'energy <= 40 mJ', "
+    "'latency <= 60 % of (9, 16)'"
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -70,42 +114,26 @@ def _root() -> None:
 
 @app.command()
 def search(
-    family: Annotated[
-        str, typer.Option(help=f"Networks to choose from: {', '.join(FAMILIES)}.")
-    ] = "resnet",
+    family: Family = "resnet",
     data: Annotated[
         str, typer.Option(help=f"Images to train on: {', '.join(DATASETS)}.")
     ] = "digits",
-    depth: Annotated[
-        str, typer.Option(help="Depths, such as 1-6 or 1,2,4. For resnet: blocks per stage.")
-    ] = "1-6",
-    width: Annotated[
-        str, typer.Option(help="Widths, such as 8-12 or 8,16. For resnet: channels at first.")
-    ] = "4,6,8,12,16,24",
+    depth: Depth = "1-6",
+    width: Width = "4,6,8,12,16,24",
     goal: Annotated[str, typer.Option(help=f"What to improve: {', '.join(GOALS)}.")] = "accuracy",
     constraint: Annotated[
         list[str] | None,
         typer.Option(
-            help="A limit, may be repeated: 'latency <= 2 ms', 'size <= 500 kB', "
-            "'energy <= 40 mJ', 'accuracy >= 92 %', 'latency <= 60 % of (9, 16)'. By default "
-            "half the latency and size of the largest shape.",
+            help=f"{_LIMITS}, 'accuracy >= 92 %'. By default half the latency and size of the "
+            "largest shape.",
             show_default=False,
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of a full training.")] = 10,
-    device: Annotated[
-        str, typer.Option(help="Measure and train on: auto, cpu, cuda or cuda:1.")
-    ] = "auto",
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Inputs per call whose latency and energy are measured.")
-    ] = 32,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads, of measuring and of training.")
-    ] = 1,
-    max_noise: Annotated[
-        float,
-        typer.Option(help="How much this machine's pace may vary, as a share, to be measured on."),
-    ] = 0.1,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+    threads: Threads = 1,
+    max_noise: MaxNoise = 0.1,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
@@ -165,6 +193,114 @@ def search(
         )
         torch_device = meter.setting.device
         _run(console, problem, study, images, output / name, torch_device, seed, trials)
+
+
+@app.command()
+def measure(
+    family: Family = "resnet",
+    depth: Depth = "1-6",
+    width: Width = "4,6,8,12,16,24",
+    input_shape: Annotated[
+        str, typer.Option(help="Shape of one input, such as 3x32x32.")
+    ] = "1x12x12",
+    classes: Annotated[int, typer.Option(help="Outputs of the networks.")] = 10,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{_LIMITS}. By default none.", show_default=False),
+    ] = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+    threads: Threads = 1,
+    max_noise: MaxNoise = 0.1,
+    quantile: Annotated[
+        float, typer.Option(help="Of the latency: 0.5, or a tail such as 0.9.")
+    ] = 0.5,
+    guard: Annotated[
+        float | None,
+        typer.Option(
+            help="Difference between sessions to allow for, as a share; --repeat suggests one. "
+            "By default 0.05 on a CPU and 0.02 on CUDA.",
+            show_default=False,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of weights and inputs, such as float32 or bfloat16.")
+    ] = "float32",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Images in memory with the channels last.")
+    ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run the networks under torch.compile.")
+    ] = False,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="boundary: measure no more than the verdicts take; exhaustive: every shape."
+        ),
+    ] = "boundary",
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Measure energy too, also where no limit asks for it.")
+    ] = False,
+    repeat: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Instead of the table: the latency of up to 12 shapes in as many processes of "
+            "their own, and how far these lie apart (A/A).",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, inputs and order of measuring.")] = 0,
+    output: Annotated[
+        Path, typer.Option(help="CSV file to write; a picture in HTML is written beside it.")
+    ] = Path("optuna-shape-output/shapes.csv"),
+) -> None:
+    """Measure the shapes of a family on this device, without training any.
+
+    Prints a table and writes it as CSV, which `TableMeter` reads: a search on another machine can
+    decide by it. Without limits, every shape is measured.
+    """
+    console = Console()
+    with _errors_in_a_line(console):
+        space = _choose(FAMILIES, family, "family")(
+            _integers(depth, "--depth"),
+            _integers(width, "--width"),
+            input_shape=_sizes(input_shape),
+            classes=classes,
+        )
+        meter = DeviceMeter(
+            device=device,
+            batch_size=batch_size,
+            quantile=quantile,
+            dtype=dtype,
+            channels_last=channels_last,
+            compile=compile,
+            threads=threads,
+            guard=guard,
+            max_noise=max_noise,
+            seed=seed,
+        )
+        problem = ShapeProblem(
+            space,
+            "accuracy",
+            constraint or (),
+            meter=meter,
+            filter_mode=_choose(_MODES, mode, "mode"),
+        )
+        if problem.accuracy_bound is not None:
+            raise InvalidProblem(
+                "Accuracy is learned by training, and nothing is trained here; leave "
+                f"'{next(c for c in problem.constraints if c.property == 'accuracy')}' out of "
+                "measure."
+            )
+        energy = energy or any(c.property == "energy" for c in problem.constraints)
+        if repeat is None:
+            _measure(console, problem, meter, energy, output)
+        elif problem.constraints or energy:
+            raise InvalidProblem(
+                "--repeat compares latencies, without limits; leave --constraint and --energy out."
+            )
+        else:
+            _repeat(console, space, meter, repeat)
 
 
 def main() -> None:
@@ -254,6 +390,92 @@ def _publish(
     return target, test
 
 
+def _measure(
+    console: Console, problem: ShapeProblem, meter: DeviceMeter, energy: bool, output: Path
+) -> None:
+    """Measure a grid; what was measured is written also if this is interrupted."""
+    space = problem.space
+    with _writing(output):  # Before minutes of measuring, not after.
+        output.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(output)
+    picture = output.with_suffix(".html")
+    if picture == output:
+        raise InvalidProblem(f"--output {output} names the CSV file; let it end in .csv.")
+    if energy:
+        find_counter(meter.setting.device)  # Likewise.
+    with console.status("Measuring the shapes ...") as status:
+
+        def say_progress(quantity: str, new: Mapping[Shape, Measurement]) -> None:
+            done = len(measurer.known[quantity]) + len(new)
+            status.update(f"Measuring {quantity}: {done} of {len(space)} shapes so far ...")
+
+        measurer = Measurer(space, meter, {}, say_progress)
+        try:
+            grid = measure_grid(
+                space,
+                problem.hard_constraints,
+                measurer,
+                fingerprint=meter.fingerprint,
+                mode=problem.filter_mode,
+                energy=energy,
+            )
+        except (KeyboardInterrupt, ShapeError) as error:
+            with _writing(output):
+                write_csv(output, Screening(meter.fingerprint, {}, {}, measurer.known))
+            kept = f"What was measured is kept in {output}, without verdicts."
+            if not isinstance(error, KeyboardInterrupt):
+                console.print(kept, highlight=False, markup=False, soft_wrap=True)
+                raise
+            console.print(f"Interrupted. {kept}", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    with _writing(output):
+        write_csv(output, grid)
+        write_map(picture, space, grid)
+    lines = [f"Written: {output} for TableMeter, {picture} as a picture."]
+    if problem.constraints:
+        lines.insert(0, f"{len(grid.feasible)} of {len(space)} shapes are within every limit.")
+    console.print(f"Measured on {escape(grid.fingerprint)}", highlight=False)
+    console.print(shape_table(grid), highlight=False)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _repeat(console: Console, space: DesignSpace, meter: DeviceMeter, repeat: int) -> None:
+    """Measure some shapes in several processes, and show how far these lie apart."""
+    shapes = spread_out(space, _REPEATED)
+    sessions: list[Mapping[Shape, Measurement]] = []
+    try:
+        with console.status("") as status:
+            for number in range(1, repeat + 1):
+                status.update(
+                    f"Session {number} of {repeat}: measuring {len(shapes)} shapes "
+                    "in a process of its own ..."
+                )
+                sessions.append(measure_elsewhere(meter, space, shapes, "latency"))
+    except KeyboardInterrupt:
+        console.print(f"Interrupted; {len(sessions)} of {repeat} sessions are complete.")
+        if len(sessions) < 2:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    latencies = {shape: [session[shape].value for session in sessions] for shape in shapes}
+    console.print(f"Measured on {escape(meter.fingerprint)}", highlight=False)
+    console.print(session_table(latencies), highlight=False)
+    for line in spread_lines(spread(latencies)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(sessions) < repeat:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise typer.BadParameter(
+            f"Cannot write {path}: {error.strerror}. Name a file in a folder of your own.",
+            param_hint="--output",
+        ) from None
+
+
 @contextlib.contextmanager
 def _errors_in_a_line(console: Console) -> Iterator[None]:
     """What a user can mend is said in one line; anything else keeps its traceback."""
@@ -285,6 +507,16 @@ def _integers(text: str, option: str) -> list[int]:
                 f"{option} {text!r} is no list of integers; write it like 1-6 or 4,8,16."
             ) from None
     return result
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """Read ``3x32x32``."""
+    try:
+        return tuple(int(size) for size in text.split("x"))
+    except ValueError:
+        raise InvalidSpace(
+            f"--input-shape {text!r} is no shape of one input; write it like 3x32x32."
+        ) from None
 
 
 def _choose(registry: Mapping[str, _T], name: str, kind: str) -> _T:

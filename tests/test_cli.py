@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from optuna_shape import DesignSpace
+from optuna_shape import Shape
+from optuna_shape import TableMeter
 from optuna_shape.cli import EXIT_BAD_INPUT
 from optuna_shape.cli import EXIT_NO_ANSWER
 from optuna_shape.cli import app
@@ -82,3 +85,73 @@ def test_bad_input_is_told_in_a_line(
     assert said in text
     assert got == code
     assert "Traceback" not in text
+
+
+# Networks of the first tests, measured alone.
+GRID = ["--depth", "1-2", "--width", "4,8", "--max-noise", "100"]
+
+
+def measure(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["measure", *GRID, *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, re.sub(r"\s+", " ", result.output)
+
+
+def test_measure_writes_a_table_that_a_search_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "shapes.csv"
+    code, text = measure("--output", str(path))
+    assert code == 0
+    assert f"Written: {path} for TableMeter" in text
+    assert "verdict" not in text
+    assert path.with_suffix(".html").is_file()
+    space = DesignSpace([1, 2], [4, 8])
+    for quantity in ("latency", "size", "parameters", "flops"):
+        measured = TableMeter(path).measure(space, space.shapes, quantity)
+        assert all(0 <= m.low <= m.value <= m.high for m in measured.values())
+
+
+def test_measure_judges(tmp_path: Path) -> None:
+    path = tmp_path / "shapes.csv"
+    limits = ["--constraint", "size <= 50 kB", "--constraint", "latency <= 1 h"]
+    code, text = measure(*limits[:2], "--mode", "exhaustive", "--output", str(path))
+    assert code == 0
+    assert "2 of 4 shapes are within every limit." in text
+    assert "over: size" in text
+    assert len(TableMeter(path).measure(DesignSpace([1, 2], [8]), [Shape(2, 8)], "latency")) == 1
+    assert measure(*limits, "--output", str(path))[0] == EXIT_BAD_INPUT
+
+
+def test_measure_repeats_in_processes_of_their_own() -> None:
+    code, text = measure("--repeat", "2", "--depth", "1")
+    assert code == 0
+    for said in ("session 1", "session 2", "90th percentile", "--guard 0."):
+        assert said in text, said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--input-shape", "1;12;12"], "write it like 3x32x32"),
+        (["--input-shape", "0x12x12"], "no shape of one input"),
+        (["--constraint", "accuracy >= 90 %"], "Accuracy is learned by training"),
+        (["--constraint", "size <= 1 kB", "--constraint", "size <= 2 kB"], "more than once"),
+        (["--mode", "quick"], "Unknown mode 'quick'"),
+        (["--repeat", "1"], "--repeat"),
+        (["--repeat", "2", "--constraint", "latency <= 1 ms"], "leave --constraint"),
+        (["--guard", "7"], "guard"),
+        (["--dtype", "int8"], "dtype"),
+        (["--classes", "1"], "Give 2 or more"),
+        (["--output", "/dev/null/shapes.csv"], "Cannot write"),
+        (["--output", "/"], "Cannot write"),
+        (["--output", "/tmp/shapes.html"], "let it end in .csv"),
+    ],
+)
+def test_bad_input_of_measure_is_told_in_a_line(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    code, text = measure("--output", str(tmp_path / "shapes.csv"), *arguments)
+    assert said in text
+    assert code == EXIT_BAD_INPUT
+    assert "Traceback" not in text
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,8 @@ is predicted, not the final value.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from optuna_shape.decide._arrays import Floats
@@ -128,9 +130,21 @@ def replay(
 def _gap_model(
     points: Floats, values_now: Floats, finals: Floats, jitter: float, seed: int
 ) -> Surrogate:
-    gaps = finals - values_now
-    levels = _levels(values_now, finals)
-    return fit_with_levels(points, gaps, levels, np.full_like(gaps, jitter**2), seed=seed)
+    arrays = (points, values_now, finals)
+    return _fitted(*(np.ascontiguousarray(a, dtype=float).tobytes() for a in arrays), jitter, seed)
+
+
+@lru_cache(maxsize=64)
+def _fitted(
+    points: bytes, values_now: bytes, finals: bytes, jitter: float, seed: int
+) -> Surrogate:
+    # Until another training ends, every report at an epoch asks the same model, and so does the
+    # replay of the rule.
+    now, final = np.frombuffer(values_now), np.frombuffer(finals)
+    gaps = final - now
+    extra = np.full_like(gaps, jitter**2)
+    where = np.frombuffer(points).reshape(-1, 2)
+    return fit_with_levels(where, gaps, _levels(now, final), extra, seed=seed)
 
 
 def _levels(values_now: Floats, finals: Floats) -> Floats:

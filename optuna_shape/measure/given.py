@@ -11,8 +11,11 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+from typing import TypeVar
 
 from optuna_shape.constraints import COSTS
+from optuna_shape.constraints import format_quantity
 from optuna_shape.errors import MeasurementUnavailable
 from optuna_shape.measure._checks import is_count
 from optuna_shape.measure._checks import is_positive
@@ -20,6 +23,16 @@ from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.running import out_of_memory
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
+
+_T = TypeVar("_T")
+
+
+class _Cell(NamedTuple):
+    """One cost: finite if measured, all ``inf`` if impossible, finite ``low`` if inferred."""
+
+    value: float
+    low: float
+    high: float
 
 
 class TableMeter:
@@ -31,7 +44,10 @@ class TableMeter:
             with the columns ``depth``, ``width`` and any of ``latency``, ``energy``, ``size``,
             ``memory``, ``parameters``, ``flops``; other columns are ignored, and empty cells are
             missing values. All in SI units: seconds, joules, bytes. ``inf`` is for shapes that
-            cannot run.
+            cannot run. In a file, ``latency_low`` and ``latency_high`` (and so for every cost)
+            are the interval that holds the true value; ``latency_low`` without ``latency`` says
+            that the shape is over this bound, although it was not measured. So does ``optuna-shape
+            measure`` write its files.
 
     Raises:
         MeasurementUnavailable: The table cannot be read; the message says where.
@@ -47,7 +63,10 @@ class TableMeter:
     ) -> None:
         if isinstance(source, Mapping):
             self._table = {
-                _shape(key, "The table"): _costs(row, f"The table at {key}", limit=math.inf)
+                _shape(key, "The table"): {
+                    name: _Cell(value, value, value)
+                    for name, value in _costs(row, f"The table at {key}", limit=math.inf).items()
+                }
                 for key, row in source.items()
             }
         else:
@@ -65,21 +84,33 @@ class TableMeter:
         """Look one quantity of some shapes up.
 
         Raises:
-            MeasurementUnavailable: The table does not hold it.
+            MeasurementUnavailable: The table does not hold it, or of a shape that is over a bound
+                by inference no more than that, which does not answer for a looser bound.
         """
-        return {shape: self._look_up(shape, quantity) for shape in shapes}
+        return {shape: self._look_up(shape, quantity, bound) for shape in shapes}
 
-    def _look_up(self, shape: Shape, quantity: str) -> Measurement:
+    def _look_up(self, shape: Shape, quantity: str, bound: float | None) -> Measurement:
         row = self._table.get(shape)
         if row is None:
             raise MeasurementUnavailable(
                 f"The table has no shape {shape}; it has {len(self._table)} others. "
                 "Add its row, or take the shape out of the design space."
             )
-        value = _pick(row, quantity, f"The table has no {quantity!r} of shape {shape}")
-        if math.isinf(value):
+        cell = _pick(row, quantity, f"The table has no {quantity!r} of shape {shape}")
+        if math.isinf(cell.low):
             return Measurement.impossible(self.fingerprint, "cannot run, says the table")
-        return Measurement.exact(value, self.fingerprint)
+        if math.isfinite(cell.value):
+            return Measurement(cell.value, cell.low, cell.high, 1, self.fingerprint)
+        over = f"inferred to be over {format_quantity(quantity, cell.low)}"
+        if bound is None or bound > cell.low:
+            asked = "at all" if bound is None else f"within {format_quantity(quantity, bound)}"
+            raise MeasurementUnavailable(
+                f"The {quantity} of shape {shape} was not measured, only {over}; the table cannot "
+                f"tell it {asked}. Measure this shape too: `optuna-shape measure --mode "
+                "exhaustive`."
+            )
+        note = f"{quantity} not measured, {over}, says the table"
+        return Measurement(math.inf, cell.low, math.inf, 0, self.fingerprint, note)
 
 
 class FunctionMeter:
@@ -162,14 +193,14 @@ def _costs(row: Mapping[str, object], where: str, *, limit: float) -> dict[str, 
     return costs
 
 
-def _pick(row: Mapping[str, float], quantity: str, problem: str) -> float:
+def _pick(row: Mapping[str, _T], quantity: str, problem: str) -> _T:
     if quantity not in row:
         raise MeasurementUnavailable(f"{problem}, only {', '.join(row) or 'nothing at all'}.")
     return row[quantity]
 
 
-def _read_csv(path: Path) -> dict[Shape, dict[str, float]]:
-    table: dict[Shape, dict[str, float]] = {}
+def _read_csv(path: Path) -> dict[Shape, dict[str, _Cell]]:
+    table: dict[Shape, dict[str, _Cell]] = {}
     try:
         # "-sig" for spreadsheets, which begin their files with a byte order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -185,11 +216,47 @@ def _read_csv(path: Path) -> dict[Shape, dict[str, float]]:
                 shape = _shape((_number(row["depth"]), _number(row["width"])), where)
                 if shape in table:
                     raise MeasurementUnavailable(f"{where}: shape {shape} for a second time.")
-                cells = {name: _number(row[name]) for name in COSTS if row.get(name)}
-                table[shape] = _costs(cells, where, limit=math.inf)
+                table[shape] = _cells(row, where)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MeasurementUnavailable(f"Cannot read the table {path}: {error}.") from error
     return table
+
+
+def _cells(row: Mapping[str, str | None], where: str) -> dict[str, _Cell]:
+    values = {name: _number(row[name]) for name in COSTS if row.get(name)}
+    costs = _costs(values, where, limit=math.inf)
+    cells = {}
+    for name in COSTS:
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        if name not in costs and not low:
+            continue
+        value = costs.get(name, math.inf)
+        cell = _Cell(
+            value,
+            _end(low, value, f"{where}: {name}_low"),
+            _end(high, value, f"{where}: {name}_high"),
+        )
+        impossible = math.isinf(value) and name in costs
+        if not cell.low <= value <= cell.high or math.isinf(cell.low) != impossible:
+            raise MeasurementUnavailable(
+                f"{where}: {name} is {row.get(name) or 'empty'} and its interval from "
+                f"{cell.low:g} to {cell.high:g}. The interval must hold the value; without a "
+                f"value, {name}_low alone must be the number that the shape is known to be over."
+            )
+        cells[name] = cell
+    return cells
+
+
+def _end(cell: str | None, value: float, where: str) -> float:
+    """Return one end of an interval; without one, the value is exact."""
+    end = _number(cell) if cell else value
+    # Of a tail, too few samples say nothing but that it is above 0.
+    if isinstance(end, (int, float)) and end >= 0:
+        return float(end)
+    raise MeasurementUnavailable(
+        f"{where} is {end!r}; it must be a number of 0 or more in SI units. "
+        "Leave it empty if the value is exact."
+    )
 
 
 def _number(cell: str | None) -> object:

@@ -98,6 +98,63 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         TableMeter(binary)
 
 
+def test_a_file_may_hold_intervals(tmp_path: Path) -> None:
+    path = _table(
+        tmp_path,
+        "depth,width,latency,latency_low,latency_high,energy\n1,8,2e-3,1e-3,3e-3,1\n2,8,.004,,inf,2\n",
+    )
+    measured = TableMeter(path).measure(NO_SPACE, [A, B], "latency")
+    assert (measured[A].low, measured[A].value, measured[A].high) == (0.001, 0.002, 0.003)
+    assert (measured[B].low, measured[B].high) == (0.004, math.inf)
+    energy = TableMeter(path).measure(NO_SPACE, [A], "energy")[A]
+    assert energy.low == energy.value == energy.high == 1
+
+
+def test_fingerprint_of_a_table_follows_its_intervals(tmp_path: Path) -> None:
+    def fingerprint(cells: str) -> str:
+        text = f"depth,width,latency,latency_low,latency_high\n1,8,{cells}\n"
+        return TableMeter(_table(tmp_path, text)).fingerprint
+
+    cells = ("2e-3,1e-3,3e-3", "2e-3,1e-3,4e-3", "2e-3,,", ",1e-3,")
+    assert len({fingerprint(text) for text in cells}) == len(cells)
+    assert fingerprint("2e-3,,") == TableMeter({A: {"latency": 0.002}}).fingerprint
+
+
+def test_an_inferred_shape_answers_for_tighter_bounds_only(tmp_path: Path) -> None:
+    meter = TableMeter(
+        _table(tmp_path, "depth,width,latency,latency_low,latency_high\n1,8,,2e-3,\n")
+    )
+    for bound in (0.001, 0.002):
+        m = meter.measure(NO_SPACE, [A], "latency", bound)[A]
+        assert (m.value, m.low, m.high, m.samples) == (math.inf, 0.002, math.inf, 0)
+        assert "not measured, inferred to be over 2 ms" in m.note
+    with pytest.raises(MeasurementUnavailable, match=r"\(1, 8\).*within 3 ms.*--mode exhaustive"):
+        meter.measure(NO_SPACE, [A], "latency", 0.003)
+    with pytest.raises(MeasurementUnavailable, match=r"at all.*--mode exhaustive"):
+        meter.measure(NO_SPACE, [A], "latency")
+
+
+@pytest.mark.parametrize(
+    ("cells", "complaint"),
+    [
+        ("2,3,4", "line 2: latency is 2 and its interval from 3 to 4"),
+        ("2,1,1.5", "line 2: latency is 2 and its interval from 1 to 1.5"),
+        ("2,-1,3", "line 2: latency_low is -1"),
+        ("2,low,3", "line 2: latency_low is 'low'"),
+        ("2,1,nan", "line 2: latency_high is nan"),
+        ("inf,1,", "latency is inf and its interval from 1"),
+        (",inf,", "latency is empty and its interval from inf"),
+        (",1,2", "latency is empty and its interval from 1 to 2"),
+    ],
+)
+def test_a_bad_interval_is_reported_with_its_line(
+    tmp_path: Path, cells: str, complaint: str
+) -> None:
+    text = f"depth,width,latency,latency_low,latency_high\n1,8,{cells}\n"
+    with pytest.raises(MeasurementUnavailable, match=re.escape(complaint)):
+        TableMeter(_table(tmp_path, text))
+
+
 @pytest.mark.parametrize("key", [(1,), (0, 8), ("1", "8"), "18", (True, 8)])
 def test_keys_of_a_table_are_shapes(key: object) -> None:
     with pytest.raises(MeasurementUnavailable, match="is no shape"):
