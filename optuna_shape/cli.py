@@ -16,6 +16,7 @@ from typing import Annotated
 from typing import Literal
 from typing import TypeVar
 
+import numpy as np
 import optuna
 import torch
 import typer
@@ -24,6 +25,7 @@ from rich.markup import escape
 
 from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.constraints import GOALS
+from optuna_shape.decide.design import spread as spread_points
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import InvalidSpace
 from optuna_shape.errors import NoFeasibleShape
@@ -32,11 +34,11 @@ from optuna_shape.errors import ShapeError
 from optuna_shape.families import FAMILIES
 from optuna_shape.filters import Measurer
 from optuna_shape.filters import Screening
-from optuna_shape.grid import measure_grid
-from optuna_shape.grid import spread_out
+from optuna_shape.filters import judge
 from optuna_shape.measure import DeviceMeter
 from optuna_shape.measure import Measurement
 from optuna_shape.measure.counters import find_counter
+from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.elsewhere import measure_elsewhere
 from optuna_shape.measure.repeat import spread
 from optuna_shape.problem import Answer
@@ -411,13 +413,15 @@ def _measure(
 
         measurer = Measurer(space, meter, {}, say_progress)
         try:
-            grid = measure_grid(
+            for quantity in COUNTED:
+                measurer.measure(quantity, space.shapes, None)
+            grid = judge(
                 space,
                 problem.hard_constraints,
                 measurer,
                 fingerprint=meter.fingerprint,
+                needed=("latency", "energy") if energy else ("latency",),
                 mode=problem.filter_mode,
-                energy=energy,
             )
         except (KeyboardInterrupt, ShapeError) as error:
             with _writing(output):
@@ -442,7 +446,7 @@ def _measure(
 
 def _repeat(console: Console, space: DesignSpace, meter: DeviceMeter, repeat: int) -> None:
     """Measure some shapes in several processes, and show how far these lie apart."""
-    shapes = spread_out(space, _REPEATED)
+    shapes = _spread_out(space, _REPEATED)
     sessions: list[Mapping[Shape, Measurement]] = []
     try:
         with console.status("") as status:
@@ -463,6 +467,19 @@ def _repeat(console: Console, space: DesignSpace, meter: DeviceMeter, repeat: in
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(sessions) < repeat:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _spread_out(space: DesignSpace, count: int) -> list[Shape]:
+    """Up to ``count`` shapes of a space that lie far from each other.
+
+    Example:
+        >>> [tuple(shape) for shape in _spread_out(DesignSpace([1, 2, 3], [8, 16, 24]), 4)]
+        [(1, 8), (1, 24), (3, 8), (3, 24)]
+    """
+    rows, columns = len(space.depths), len(space.widths)
+    # By place in the grid, as widths often double from one to the next.
+    places = np.array([(i / rows, j / columns) for i in range(rows) for j in range(columns)])
+    return sorted(space.shapes[i] for i in spread_points(places, count))
 
 
 @contextlib.contextmanager

@@ -100,6 +100,20 @@ class Screening:
             result[verdict.constraint] = max(verdict.excess, result.get(verdict.constraint, 0.0))
         return result
 
+    def inferred_over(self, quantity: str) -> dict[Shape, float]:
+        """The shapes that are over a bound without being measured, and that bound."""
+        bounds = {
+            text: bound
+            for text, bound in self.bounds.items()
+            if Constraint.parse(text).property == quantity
+        }
+        measured = self.measurements.get(quantity, {})
+        return {
+            shape: bounds[verdict.constraint]
+            for shape, verdict in self.verdicts.items()
+            if verdict.constraint in bounds and shape not in measured
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the measurements, which are stored on their own."""
         return {
@@ -251,13 +265,14 @@ class HardFilter:
         return Verdict("undecided", reason, text, _excess(measurement.high, self.bound))
 
 
-def screen(
+def judge(
     space: DesignSpace,
     constraints: Sequence[Constraint],
     measurer: Measurer,
     *,
     fingerprint: str,
     precise: str | None = None,
+    needed: Sequence[str] = (),
     extra: Sequence[str] = (),
     filters: Sequence[ShapeFilter] = (),
     mode: Literal["boundary", "exhaustive"] = "boundary",
@@ -269,40 +284,52 @@ def screen(
         constraints: Upper bounds on costs; what is counted is asked before what is measured.
         measurer: Measures, or remembers.
         fingerprint: Of the meter.
-        precise: The cost that is the goal: its value is measured, for every feasible shape.
-        extra: Quantities to have for every feasible shape besides, where they can be had.
+        precise: A cost whose value matters, not only the side of its bound: the goal.
+        needed: Quantities to have for every feasible shape besides.
+        extra: Likewise, but only where they can be had.
         filters: The user's own filters, asked first.
-        mode: See :class:`HardFilter`.
+        mode: See :class:`HardFilter`. In exhaustive mode, shapes that one constraint removed are
+            measured for the others too.
 
     Raises:
-        NoFeasibleShape: Nothing is left. The message names the nearest shape and its figure.
+        MeasurementUnavailable: A quantity that is constrained or needed cannot be measured.
     """
     verdicts = ask_filters(filters, space.shapes)
+
+    def asked() -> list[Shape]:
+        return [s for s in space.shapes if mode == "exhaustive" or s not in verdicts]
+
     bounds: dict[str, float] = {}
     for constraint in sorted(constraints, key=_dearness):
         bound = constraint.bound
         if constraint.reference is not None:
             bound *= _reference_value(constraint, measurer)
         bounds[str(constraint)] = bound
-        remaining = [shape for shape in space.shapes if shape not in verdicts]
         hard = HardFilter(constraint, bound, measurer, mode, constraint.property == precise)
-        for shape, verdict in hard.screen(remaining).items():
+        for shape, verdict in hard.screen(asked()).items():
             if verdict.status != "within":
-                verdicts[shape] = verdict
-    for quantity in (*((precise,) if precise else ()), *extra):
-        remaining = [shape for shape in space.shapes if shape not in verdicts]
+                verdicts.setdefault(shape, verdict)
+    for quantity in (*needed, *extra):
         try:
-            measurements = measurer.measure(quantity, remaining, None)
+            measurements = measurer.measure(quantity, asked(), None)
         except MeasurementUnavailable:
-            if quantity == precise:
+            if quantity in needed:
                 raise
             continue
         for shape, measurement in measurements.items():
             # FLOPs may be uncountable where the device runs the network all the same.
             if not math.isfinite(measurement.value) and quantity != "flops":
-                verdicts[shape] = Verdict("over", measurement.note, quantity, 1.0)
+                verdicts.setdefault(shape, Verdict("over", measurement.note, quantity, 1.0))
     complete = {shape: verdicts.get(shape, Verdict("within")) for shape in space.shapes}
-    screening = Screening(fingerprint, bounds, complete, measurer.known)
+    return Screening(fingerprint, bounds, complete, measurer.known)
+
+
+def require_feasible(screening: Screening) -> Screening:
+    """Return the screening, if there is anything to train.
+
+    Raises:
+        NoFeasibleShape: Nothing is left. The message names the nearest shape and its figure.
+    """
     if not screening.feasible:
         raise NoFeasibleShape(_nothing_left(screening))
     return screening

@@ -38,7 +38,8 @@ from optuna_shape.filters import RecordedMeter
 from optuna_shape.filters import Screening
 from optuna_shape.filters import ShapeFilter
 from optuna_shape.filters import ask_filters
-from optuna_shape.filters import screen
+from optuna_shape.filters import judge
+from optuna_shape.filters import require_feasible
 from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.measurement import Meter
 from optuna_shape.records import ACCURACY
@@ -361,15 +362,19 @@ class ShapeProblem:
         with records.lease_kept():
             known = records.measurements(COUNTED_FINGERPRINT)
             known.update(records.measurements(self.fingerprint))
-            screening = screen(
-                self.space,
-                self.hard_constraints,
-                Measurer(self.space, self.meter, known, records.write_measurements),
-                fingerprint=self.fingerprint,
-                precise=self.goal if self.goal != ACCURACY else None,
-                extra=self._counted_besides(),
-                filters=self.filters,
-                mode=self.filter_mode,
+            goals = () if self.goal == ACCURACY else (self.goal,)
+            screening = require_feasible(
+                judge(
+                    self.space,
+                    self.hard_constraints,
+                    Measurer(self.space, self.meter, known, records.write_measurements),
+                    fingerprint=self.fingerprint,
+                    precise=next(iter(goals), None),
+                    needed=goals,
+                    extra=self._counted_besides(),
+                    filters=self.filters,
+                    mode=self.filter_mode,
+                )
             )
             if records.is_screened():
                 records.clear_stop()  # It rested on the verdicts of another device.

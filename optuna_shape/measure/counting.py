@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from optuna_shape.space import Shape
 
 #: Quantities that follow from the network alone; no device takes part.
 COUNTED = ("size", "parameters", "flops")
+
+# All three come of one network, and are asked for one after the other.
+_counted: WeakKeyDictionary[DesignSpace, dict[Shape, Counts]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ def count(space: DesignSpace, shape: Shape) -> Counts:
         MeasurementUnavailable: Weights of the network take their size from the first input
             (``nn.Lazy...``), and there is none to give.
     """
+    known = _counted.setdefault(space, {})
+    if shape in known:
+        return known[shape]
     with preserved_randomness():
         counts = _count_on(torch.device("meta"), space, shape)
         # Without FLOPs, either the space has no input or the meta device was the trouble.
@@ -63,6 +70,7 @@ def count(space: DesignSpace, shape: Shape) -> Counts:
             f"The weights of shape {shape} have no size before the first input. "
             "State it by DesignSpace(..., input_shape=(3, 32, 32)), or build without lazy modules."
         )
+    known[shape] = counts
     return counts
 
 

@@ -19,7 +19,6 @@ from rich.text import Text
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
 from optuna_shape.filters import Verdict
-from optuna_shape.grid import inferred_over
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.repeat import Spread
 from optuna_shape.space import Shape
@@ -38,7 +37,7 @@ def csv_text(screening: Screening) -> str:
     bound by inference, the lower end of the interval is that bound.
     """
     columns = _measured(screening, _COLUMNS)
-    bounds = {name: inferred_over(screening, name) for name in columns}
+    bounds = {name: screening.inferred_over(name) for name in columns}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 from pathlib import Path
@@ -19,8 +20,8 @@ from optuna_shape import ShapeProblem
 from optuna_shape import TableMeter
 from optuna_shape import Verdict
 from optuna_shape.filters import Measurer
-from optuna_shape.grid import inferred_over
-from optuna_shape.grid import measure_grid
+from optuna_shape.filters import judge
+from optuna_shape.measure.counting import COUNTED
 from optuna_shape.report.grid_map import grid_map
 from optuna_shape.report.grid_map import write_map
 from optuna_shape.report.measured import csv_text
@@ -34,13 +35,17 @@ A, B, C = Shape(1, 8), Shape(2, 8), Shape(3, 8)
 
 def measured(mode: str, *limits: str, energy: bool = False) -> Screening:
     meter = table(SPACE)
-    return measure_grid(
+    measurer = Measurer(SPACE, meter, {}, lambda quantity, new: None)
+    for quantity in COUNTED:
+        with contextlib.suppress(MeasurementUnavailable):
+            measurer.measure(quantity, SPACE.shapes, None)
+    return judge(
         SPACE,
         [Constraint.parse(text) for text in limits],
-        Measurer(SPACE, meter, {}, lambda quantity, new: None),
+        measurer,
         fingerprint=meter.fingerprint,
+        needed=("latency", "energy") if energy else ("latency",),
         mode=mode,  # type: ignore[arg-type]
-        energy=energy,
     )
 
 
@@ -63,7 +68,7 @@ def test_the_boundary_takes_fewer_measurements_to_the_same_verdicts() -> None:
     assert few.feasible == all_.feasible
     assert set(all_.measurements["latency"]) == set(SPACE.shapes)
     assert len(few.measurements["latency"]) < len(SPACE)
-    inferred = inferred_over(few, "latency")
+    inferred = few.inferred_over("latency")
     assert inferred
     assert set(inferred.values()) == {0.5e-3}
     assert not set(inferred) & set(few.measurements["latency"])
