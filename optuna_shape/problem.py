@@ -59,6 +59,8 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 #: A user's training loop: takes a fresh network and the trial, returns accuracy in [0, 1].
 TrainingLoop = Callable[["nn.Module", Trial], float]
 
+_OF_THIS_PROCESS = ("_lock", "_screenings", "_costs")
+
 #: Name of the constraint that an enqueued shape outside the design space violates.
 OUTSIDE = "design space"
 
@@ -121,7 +123,7 @@ class ShapeProblem:
 
     def __getstate__(self) -> dict[str, Any]:
         # What is known of studies is read again where the copy works.
-        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_screenings")}
+        return {k: v for k, v in vars(self).items() if k not in _OF_THIS_PROCESS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -131,6 +133,7 @@ class ShapeProblem:
         self._lock = threading.Lock()
         self._screenings: WeakKeyDictionary[BaseStorage, dict[int, Screening]]
         self._screenings = WeakKeyDictionary()
+        self._costs: tuple[Screening, dict[Shape, float]] | None = None
 
     def __init__(
         self,
@@ -395,6 +398,13 @@ class ShapeProblem:
 
     def costs(self, screening: Screening) -> dict[Shape, float]:
         """Relative cost of training each feasible shape for one epoch."""
+        # Every decision asks, and a user's own function may be slow.
+        known = self._costs
+        if known is None or known[0] is not screening:
+            known = self._costs = (screening, self._training_costs(screening))
+        return known[1]
+
+    def _training_costs(self, screening: Screening) -> dict[Shape, float]:
         shapes = screening.feasible
         if self.training_cost is None:
             flops = {shape: screening.value("flops", shape) or math.inf for shape in shapes}

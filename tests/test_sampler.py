@@ -309,3 +309,16 @@ def test_problem_and_sampler_can_be_pickled(make_problem: MakeProblem) -> None:
     again = pickle.loads(pickle.dumps(study))
     again.optimize(formula_objective(make_problem(training_cost=None)), n_trials=3)
     assert len(set(shapes_of(again))) == 6
+
+
+def test_the_training_cost_of_a_shape_is_asked_once(make_problem: MakeProblem) -> None:
+    asked: list[Shape] = []
+
+    def training_cost(shape: Shape) -> float:
+        asked.append(shape)
+        return shape.depth * shape.width**2
+
+    problem = make_problem(training_cost=training_cost)
+    study = make_study(problem)
+    study.optimize(formula_objective(problem, epochs=4), n_trials=8)
+    assert sorted(asked) == sorted(problem.space.shapes)
