@@ -26,6 +26,7 @@ from rich.markup import escape
 from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.constraints import GOALS
 from optuna_shape.decide.design import spread as spread_points
+from optuna_shape.errors import EnergyUnavailable
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import InvalidSpace
 from optuna_shape.errors import NoFeasibleShape
@@ -41,6 +42,7 @@ from optuna_shape.measure.counters import find_counter
 from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.elsewhere import measure_elsewhere
 from optuna_shape.measure.repeat import spread
+from optuna_shape.measure.running import Timing
 from optuna_shape.problem import Answer
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.pruner import ShapePruner
@@ -71,6 +73,7 @@ DEFAULT_CONSTRAINTS = (
 _T = TypeVar("_T")
 
 _REPEATED = 12  # shapes
+_TIMINGS: dict[str, Timing] = {"host": "host", "device": "device"}
 _MODES: dict[str, Literal["boundary", "exhaustive"]] = {
     "boundary": "boundary",
     "exhaustive": "exhaustive",
@@ -95,6 +98,14 @@ Threads = Annotated[int, typer.Option(min=1, help="CPU threads, of measuring and
 MaxNoise = Annotated[
     float,
     typer.Option(help="How much this machine's pace may vary, as a share, to be measured on."),
+]
+Watts = Annotated[
+    float | None,
+    typer.Option(
+        help="Power of the device under load. Energy is then no measurement, but an estimate of "
+        "watts x latency.",
+        show_default=False,
+    ),
 ]
 _LIMITS = (
     "A limit, may be repeated: 'latency <= 2 ms', 'size <= 500 kB', 'energy <= 40 mJ', "
@@ -136,6 +147,7 @@ def search(
     batch_size: BatchSize = 32,
     threads: Threads = 1,
     max_noise: MaxNoise = 0.1,
+    watts: Watts = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
@@ -175,7 +187,13 @@ def search(
         ]
         # More threads gain little on small networks, and much noise where other programs run.
         torch.set_num_threads(threads)
-        meter = DeviceMeter(device=device, batch_size=batch_size, max_noise=max_noise)
+        meter = DeviceMeter(
+            device=device,
+            batch_size=batch_size,
+            energy="counter" if watts is None else "estimate",
+            watts=watts,
+            max_noise=max_noise,
+        )
         problem = ShapeProblem(
             space,
             goal=goal,
@@ -234,6 +252,14 @@ def measure(
     compile: Annotated[
         bool, typer.Option("--compile", help="Run the networks under torch.compile.")
     ] = False,
+    timing: Annotated[
+        str,
+        typer.Option(
+            help="host: what a program waits for; device: what a CUDA device takes for a CUDA "
+            "graph of the call."
+        ),
+    ] = "host",
+    watts: Watts = None,
     mode: Annotated[
         str,
         typer.Option(
@@ -277,6 +303,9 @@ def measure(
             channels_last=channels_last,
             compile=compile,
             threads=threads,
+            timing=_choose(_TIMINGS, timing, "timing"),
+            energy="counter" if watts is None else "estimate",
+            watts=watts,
             guard=guard,
             max_noise=max_noise,
             seed=seed,
@@ -403,7 +432,7 @@ def _measure(
     picture = output.with_suffix(".html")
     if picture == output:
         raise InvalidProblem(f"--output {output} names the CSV file; let it end in .csv.")
-    if energy:
+    if energy and meter.watts is None:
         find_counter(meter.setting.device)  # Likewise.
     with console.status("Measuring the shapes ...") as status:
 
@@ -507,6 +536,11 @@ def _errors_in_a_line(console: Console) -> Iterator[None]:
     except NoFeasibleShape as error:
         console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(EXIT_NO_ANSWER) from None
+    except EnergyUnavailable as error:
+        console.print(
+            f"[red]EnergyUnavailable:[/] {escape(str(error))} Here: --watts 45.", highlight=False
+        )
+        raise typer.Exit(EXIT_BAD_INPUT) from None
     except ShapeError as error:
         console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(EXIT_BAD_INPUT) from None

@@ -78,6 +78,12 @@ class Screening:
         measurement = self.measurements.get(quantity, {}).get(shape)
         return None if measurement is None else measurement.value
 
+    def label(self, quantity: str) -> str:
+        """What to call a quantity where its figures are shown: an estimate is called one."""
+        measurements = self.measurements.get(quantity, {}).values()
+        estimated = any(measurement.is_estimate for measurement in measurements)
+        return f"{quantity} (estimate)" if estimated else quantity
+
     def properties(self, shape: Shape) -> dict[str, float]:
         """Everything that was measured of a shape, in SI units."""
         values = {quantity: self.value(quantity, shape) for quantity in self.measurements}
@@ -253,6 +259,8 @@ class HardFilter:
         if not math.isfinite(measurement.value):
             return Verdict("over", measurement.note, text, 1.0)
         figure = f"{name} {format_quantity(name, measurement.value)}"
+        if measurement.is_estimate:
+            figure += f" ({measurement.note})"
         limit = format_quantity(name, self.bound)
         if measurement.low > self.bound:
             reason = f"{figure} > {limit}"

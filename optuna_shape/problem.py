@@ -581,6 +581,9 @@ class ShapeProblem:
             count = f"accuracy is the mean of {len(numbers)} trainings"
             note = f"{note}; {count}" if note else count
         assert shape is not None
+        energy = screening.measurements.get("energy", {}).get(shape)
+        if energy is not None and energy.is_estimate:
+            note = f"{note}; energy is an {energy.note}" if note else f"energy is an {energy.note}"
         mean = sum(accuracies[shape]) / len(accuracies[shape])
         return Answer(
             shape,

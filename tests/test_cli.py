@@ -122,6 +122,20 @@ def test_measure_judges(tmp_path: Path) -> None:
     assert measure(*limits, "--output", str(path))[0] == EXIT_BAD_INPUT
 
 
+def test_measure_says_that_an_estimate_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "shapes.csv"
+    code, text = measure("--energy", "--watts", "45", "--output", str(path))
+    assert code == 0
+    assert "(estimate)" in text
+    assert "energy estimated at 45 W" in path.read_text()
+    small = Shape(1, 8)
+    table = TableMeter(path)
+    space = DesignSpace([1, 2], [8])
+    seconds = table.measure(space, [small], "latency")[small].value
+    joules = table.measure(space, [small], "energy")[small].value
+    assert 0 < joules < 45 * 100 * seconds
+
+
 def test_measure_repeats_in_processes_of_their_own() -> None:
     code, text = measure("--repeat", "2", "--depth", "1")
     assert code == 0

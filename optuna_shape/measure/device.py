@@ -36,6 +36,7 @@ from optuna_shape.measure.latency import CPU
 from optuna_shape.measure.latency import CUDA
 from optuna_shape.measure.latency import measure_latency
 from optuna_shape.measure.latency import settle
+from optuna_shape.measure.measurement import ESTIMATE
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.memory import measure_memory
 from optuna_shape.measure.running import Setting
@@ -254,7 +255,7 @@ class DeviceMeter:
                 value=m.value * watts,
                 low=m.low * watts,
                 high=m.high * watts,
-                note=f"estimate: {watts:g} W x latency" if math.isfinite(m.value) else m.note,
+                note=f"{ESTIMATE}: {watts:g} W x latency" if math.isfinite(m.value) else m.note,
             )
             for shape, m in seconds.items()
         }

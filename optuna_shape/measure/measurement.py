@@ -13,6 +13,10 @@ from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
 
+#: How the note of an estimate begins.
+ESTIMATE = "estimate"
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One property of one shape, in SI units.
@@ -33,6 +37,11 @@ class Measurement:
     samples: int
     fingerprint: str
     note: str = ""
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether this was reckoned from something else, at the user's wish; ``note`` says how."""
+        return self.note.startswith(ESTIMATE)
 
     @classmethod
     def exact(cls, value: float, fingerprint: str, note: str = "") -> Measurement:

@@ -67,7 +67,7 @@ class SearchDisplay:
         hard = [constraint.property for constraint in self._problem.hard_constraints]
         if hard:
             name = next((name for name in _SHOWN if name in hard), hard[0])
-            self._say("", f"{name} of each shape, depth down, width across:")
+            self._say("", f"{screening.label(name)} of each shape, depth down, width across:")
             self._console.print(_grid(name, self._problem, screening), highlight=False)
             self._say("Crossed out: over a limit. -: removed without measuring it.", "")
         kept, total = len(screening.feasible), len(self._problem.space)
@@ -163,7 +163,7 @@ class SearchDisplay:
             box=box.SIMPLE, caption=self._caption(best, probability), caption_justify="left"
         )
         table.add_column("trial", justify="right")
-        for name in ("depth", "width", *measured):
+        for name in ("depth", "width", *map(screening.label, measured)):
             table.add_column(name, justify="right")
         table.add_column("epoch", justify="right")
         table.add_column("accuracy", justify="right")

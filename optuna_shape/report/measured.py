@@ -103,7 +103,7 @@ def shape_table(screening: Screening) -> Table:
     for title in ("depth", "width"):
         table.add_column(title, justify="right", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(screening.label(name).replace(" ", "\n"), justify="right", no_wrap=True)
         if name in _UNCERTAIN:
             table.add_column("interval", style="dim", no_wrap=True)
     if judged:
