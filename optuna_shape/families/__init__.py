@@ -19,17 +19,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna_shape.errors import InvalidSpace
+from optuna_shape.families.densenet import DenseNet
+from optuna_shape.families.densenet import densenet
 from optuna_shape.families.mlp import MLP
 from optuna_shape.families.mlp import mlp
 from optuna_shape.families.resnet import ResNet
 from optuna_shape.families.resnet import resnet
 from optuna_shape.space import DesignSpace
 
-__all__ = ["FAMILIES", "describe", "mlp", "rebuild", "resnet"]
+__all__ = ["FAMILIES", "densenet", "describe", "mlp", "rebuild", "resnet"]
 
-FAMILIES: dict[str, Callable[..., DesignSpace]] = {"mlp": mlp, "resnet": resnet}
+#: The first line of each docstring says what depth and width mean.
+FAMILIES: dict[str, Callable[..., DesignSpace]] = {
+    "densenet": densenet,
+    "mlp": mlp,
+    "resnet": resnet,
+}
 
-_BUILDERS: dict[type, str] = {MLP: "mlp", ResNet: "resnet"}
+_BUILDERS: dict[type, str] = {DenseNet: "densenet", MLP: "mlp", ResNet: "resnet"}
 
 
 def describe(space: DesignSpace) -> dict[str, Any] | None:

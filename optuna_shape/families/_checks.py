@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from collections.abc import Iterable
 
 from optuna_shape.errors import InvalidSpace
@@ -34,3 +35,43 @@ def check_classes(classes: int) -> None:
     """
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         raise InvalidSpace(f"classes={classes!r} is no number of classes. Give 2 or more.")
+
+
+def check_image(input_shape: Iterable[int], smallest: int, network: str) -> tuple[int, ...]:
+    """Return the shape ``(channels, height, width)`` of an image as a tuple of positive ints.
+
+    Args:
+        input_shape: What was asked for.
+        smallest: Pixels that the network needs along either side.
+        network: What the message calls the network, with its article.
+
+    Raises:
+        InvalidSpace: It has other than three dimensions, or fewer pixels.
+    """
+    numbers = check_input_shape(input_shape)
+    if len(numbers) != 3 or min(numbers[1:]) < smallest:
+        raise InvalidSpace(
+            f"input_shape={numbers} is no image for {network}. "
+            f"Give (channels, height, width) with height and width of {smallest} or more."
+        )
+    return numbers
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        InvalidSpace: It is none of them.
+    """
+    if value not in choices:
+        raise InvalidSpace(f"{name}={value!r} is unknown. Choose one of {tuple(choices)}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        InvalidSpace: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise InvalidSpace(f"{name}={value!r} is neither True nor False. Give one of them.")

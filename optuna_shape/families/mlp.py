@@ -1,4 +1,7 @@
-"""Multilayer perceptrons: depth is the number of hidden layers, width the units in each."""
+"""Multilayer perceptrons: depth is the number of hidden layers, width the units in each.
+
+input, flattened -> depth layers of width units -> classes
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ def mlp(
     classes: int = 10,
     name: str = "mlp",
 ) -> DesignSpace:
-    """Return the design space of multilayer perceptrons with ReLU activations.
+    """Multilayer perceptrons: depth is the number of hidden layers, width the units in each.
+
+    Each hidden layer is linear, then a ReLU.
 
     Args:
         depth:
