@@ -23,20 +23,32 @@ from optuna_shape.families.densenet import DenseNet
 from optuna_shape.families.densenet import densenet
 from optuna_shape.families.mlp import MLP
 from optuna_shape.families.mlp import mlp
+from optuna_shape.families.nasnet import NASNet
+from optuna_shape.families.nasnet import nasnet
 from optuna_shape.families.resnet import ResNet
 from optuna_shape.families.resnet import resnet
+from optuna_shape.families.vit import ViT
+from optuna_shape.families.vit import vit
 from optuna_shape.space import DesignSpace
 
-__all__ = ["FAMILIES", "densenet", "describe", "mlp", "rebuild", "resnet"]
+__all__ = ["FAMILIES", "densenet", "describe", "mlp", "nasnet", "rebuild", "resnet", "vit"]
 
 #: The first line of each docstring says what depth and width mean.
 FAMILIES: dict[str, Callable[..., DesignSpace]] = {
     "densenet": densenet,
     "mlp": mlp,
+    "nasnet": nasnet,
     "resnet": resnet,
+    "vit": vit,
 }
 
-_BUILDERS: dict[type, str] = {DenseNet: "densenet", MLP: "mlp", ResNet: "resnet"}
+_BUILDERS: dict[type, str] = {
+    DenseNet: "densenet",
+    MLP: "mlp",
+    NASNet: "nasnet",
+    ResNet: "resnet",
+    ViT: "vit",
+}
 
 
 def describe(space: DesignSpace) -> dict[str, Any] | None:

@@ -75,3 +75,33 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise InvalidSpace(f"{name}={value!r} is neither True nor False. Give one of them.")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is no positive integer.
+
+    Raises:
+        InvalidSpace: It is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidSpace(f"{name}={value!r} is no positive integer. Give 1 or more.")
+
+
+def check_multiples(widths: Iterable[int], factor: int, reason: str) -> None:
+    """Refuse widths that are no multiples of a factor, and name the nearest that are.
+
+    Args:
+        widths: Positive integers.
+        factor: What has to divide them.
+        reason: Where the factor comes from, to end the first sentence of the message.
+
+    Raises:
+        InvalidSpace: One is no multiple.
+    """
+    for width in widths:
+        if width % factor:
+            below = width // factor * factor
+            works = f"{below} or {below + factor}" if below else f"{factor}"
+            raise InvalidSpace(
+                f"width={width} is no multiple of {factor}: {reason}. Nearest that works: {works}."
+            )

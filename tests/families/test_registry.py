@@ -9,17 +9,28 @@ from torch import nn
 
 from optuna_shape import DesignSpace
 from optuna_shape import InvalidSpace
-from optuna_shape import Shape
+from optuna_shape import families
 from optuna_shape.families import FAMILIES
+from optuna_shape.families import densenet
 from optuna_shape.families import describe
 from optuna_shape.families import mlp
+from optuna_shape.families import nasnet
 from optuna_shape.families import rebuild
 from optuna_shape.families import resnet
+from optuna_shape.families import vit
 
 SPACES = [
     resnet([1, 2], [4, 6]),
     resnet([1, 2], [4, 6], input_shape=(1, 9, 8), classes=3, variant="wide", name="mine"),
+    resnet([1, 2], [4, 6], variant="bottleneck", stem="imagenet"),
     mlp([1, 2], [4, 6], input_shape=(5,), classes=2),
+    vit([1, 2], [4, 6], head_size=2),
+    vit([1, 2], [4, 6], input_shape=(1, 9, 8), classes=3, patch_size=4, head_size=1),
+    nasnet([1, 2], [24, 48]),
+    nasnet([1, 2], [96, 192], input_shape=(1, 33, 32), classes=3, stem="imagenet", drop_path=0),
+    nasnet([1, 2], [24, 48], stem_filters=5),
+    densenet([1, 2], [4, 6]),
+    densenet([1, 2], [4, 6], input_shape=(1, 9, 8), classes=3, bc=False),
 ]
 
 
@@ -43,7 +54,7 @@ def test_a_description_goes_through_json_and_rebuilds_the_same_networks(
     outputs = []
     for each in (space, again):
         torch.manual_seed(0)
-        outputs.append(each.build(Shape(2, 6))(x))
+        outputs.append(each.build(space.shapes[-1])(x))
     assert torch.equal(*outputs)
 
 
@@ -55,10 +66,24 @@ def test_a_rebuilt_space_is_named_after_its_family_by_default() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_can_be_described(name: str) -> None:
-    space = FAMILIES[name]([1], [4], input_shape=(1, 8, 8), classes=4)
+    space = FAMILIES[name]([1], [192], input_shape=(1, 8, 8), classes=4)
     description = describe(space)
     assert description is not None
     assert description["family"] == space.name == name
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_says_in_a_line_what_depth_and_width_mean(name: str) -> None:
+    line = (FAMILIES[name].__doc__ or "").splitlines()[0]
+    assert ": depth is " in line
+    assert ", width the " in line
+    assert line.endswith(".")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_public(name: str) -> None:
+    assert name in families.__all__
+    assert getattr(families, name) is FAMILIES[name]
 
 
 @pytest.mark.parametrize("build", [None, lambda shape: nn.Linear(1, shape.width)])
@@ -76,10 +101,11 @@ def test_a_build_of_the_users_own_has_no_description(build: Any) -> None:
         {"family": "resnet", "options": [1]},
         {"family": "resnet", "options": {"input_shape": 3}},
         {"family": ["resnet"], "options": {}},
+        {"family": "densenet", "options": {"growth": 12}},
     ],
 )
 def test_a_description_that_rebuilds_nothing_is_refused(description: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSpace, match="known here: mlp, resnet"):
+    with pytest.raises(InvalidSpace, match="known here: densenet, mlp, nasnet, resnet, vit"):
         rebuild(description, [1], [4])
 
 
