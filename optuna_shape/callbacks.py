@@ -105,7 +105,7 @@ class ShapeTerminator:
                 f"{self._problem.goal} than {shape}"
             )
         reason = f"the probability that {better} is {probability:.2g} <= {self._delta:g}"
-        return {"kind": "certain", "reason": reason, **decision}
+        return {"kind": "certain", "reason": reason, "answer": list(shape), **decision}
 
 
 class ShapeDashboard:

@@ -581,6 +581,10 @@ class ShapeProblem:
             count = f"accuracy is the mean of {len(numbers)} trainings"
             note = f"{note}; {count}" if note else count
         assert shape is not None
+        stop = StudyRecords(study).stop() or {}
+        if stop.get("answer", list(shape)) != list(shape):
+            model = f"the stop was decided for {Shape(*stop['answer'])}, the best by the model"
+            note = f"{note}; {model}" if note else model
         energy = screening.measurements.get("energy", {}).get(shape)
         if energy is not None and energy.is_estimate:
             note = f"{note}; energy is an {energy.note}" if note else f"energy is an {energy.note}"

@@ -449,3 +449,21 @@ def test_a_fixed_trial_of_a_cost_goal_returns_the_cost(make_problem: MakeProblem
     assert problem.record(trial, 0.9) == pytest.approx(latency(Shape(2, 8)))
     with pytest.raises(InvalidSpace, match="is not in the design space"):
         problem.suggest(optuna.trial.FixedTrial({"depth": 2, "width": 9}))
+
+
+def test_an_answer_other_than_that_of_the_stop_is_told(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), n_trials=8)
+    best = problem.best(study)
+    assert best is not None
+    assert best.note == ""
+    stop = {"kind": "certain", "reason": "made up", "answer": list(best.shape)}
+    StudyRecords(study).write_stop(stop)
+    assert problem.best(study).note == ""  # type: ignore[union-attr]
+    StudyRecords(study).clear_stop()
+    StudyRecords(study).write_stop({**stop, "answer": [1, 4]})
+    told = problem.best(study)
+    assert told is not None
+    assert told.shape == best.shape == Shape(**study.best_params)
+    assert "decided for (1, 4), the best by the model" in told.note

@@ -42,18 +42,19 @@ def bad_middle(shape: Shape) -> float:
 def test_cuts_a_hopeless_training_and_says_why(make_problem: MakeProblem) -> None:
     problem = make_problem(epochs=EPOCHS)
     study = make_study(problem)
-    for depth, width in ((1, 4), (6, 4), (1, 24), (3, 16), (6, 24)):
+    enough = ((1, 4), (6, 4), (1, 24), (3, 16), (6, 24), (4, 16), (5, 4), (3, 24))
+    for depth, width in enough:
         study.enqueue_trial({"depth": depth, "width": width})
     study.enqueue_trial({"depth": 2, "width": 8})
-    study.optimize(report_all(problem, bad_middle), n_trials=6)
+    study.optimize(report_all(problem, bad_middle), n_trials=9)
     states = [trial.state for trial in study.trials]
-    assert states == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
-    cut = study.trials[5]
+    assert states == [TrialState.COMPLETE] * 8 + [TrialState.PRUNED]
+    cut = study.trials[8]
     assert 2 <= len(cut.intermediate_values) < EPOCHS
     assert "the probability of ending above" in cut.user_attrs["reason"]
     history = StudyRecords(study).history()
-    assert history.cuts[5].shape == Shape(2, 8)
-    log_error = history.cuts[5].log_error
+    assert history.cuts[8].shape == Shape(2, 8)
+    log_error = history.cuts[8].log_error
     assert log_error is not None
     assert 1 - math.exp(-log_error) < surface(Shape(2, 8))
     assert Shape(2, 8) not in history.accuracies, "a cut shape is not a trained one"

@@ -12,7 +12,6 @@ from typing import runtime_checkable
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
-
 #: How the note of an estimate begins.
 ESTIMATE = "estimate"
 
