@@ -53,7 +53,9 @@ def train(
 
     Args:
         model:
-            The network, trained in place and left on ``device`` in evaluation mode.
+            The network, trained in place and left on ``device`` in evaluation mode. If it has a
+            method ``set_progress``, that is called before each epoch with the share of the
+            training that is done.
         data:
             What to train and to validate on.
         epochs:
@@ -89,9 +91,12 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, _warmup_then_cosine(steps * epochs, recipe.warmup)
     )
+    tell_progress = getattr(model, "set_progress", None)
     accuracy = math.nan
     for epoch in range(1, epochs + 1):
         model.train()
+        if callable(tell_progress):
+            tell_progress((epoch - 1) / epochs)
         losses = torch.zeros((), device=device)
         order = torch.cat(
             [

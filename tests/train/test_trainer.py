@@ -105,6 +105,22 @@ def test_passes_are_more_steps_of_one_epoch() -> None:
         assert max(model.sizes) <= 48
 
 
+def test_a_network_that_wants_to_know_is_told_how_much_is_done() -> None:
+    class Curious(nn.Flatten):
+        def set_progress(self, share: float) -> None:
+            shares.append(share)
+
+    shares: list[float] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    train(model, DATA, epochs=2, seed=0)
+    assert shares == []
+    told = Curious()
+    told.head = nn.Linear(36, 2)
+    told.forward = lambda x: told.head(x.flatten(1))  # type: ignore[method-assign]
+    train(told, DATA, epochs=4, seed=0)
+    assert shares == [0.0, 0.25, 0.5, 0.75]
+
+
 def test_fewer_images_than_a_batch_still_train() -> None:
     few = dataclasses.replace(DATA, train_x=DATA.train_x[:5], train_y=DATA.train_y[:5])
     assert 0 <= train(network(), few, epochs=1, seed=0) <= 1
