@@ -102,7 +102,8 @@ def shape_table(screening: Screening) -> Table:
     judged = bool(screening.bounds) or any(
         verdict.status != "within" for verdict in screening.verdicts.values()
     )
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    # Two costs with intervals have to fit into 80 columns.
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("depth", "width"):
         table.add_column(title, justify="right", no_wrap=True)
     for name in names:
