@@ -36,6 +36,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -174,19 +175,20 @@ def _is_wrong(measurement: Measurement, bound: float, truth: float, sign: int) -
 
 def simulated_energy(seeds: int) -> Iterable[Figure]:
     """Errors with a counter that adds, every 100 ms, the mean power of the last 25 of them."""
-    for milliseconds in (0.3, 3, 20, 100):
+    for milliseconds, reading in product((0.3, 3, 20, 100), (0.0, 200e-6, 500e-6)):
         seconds = milliseconds / 1e3
         errors = []
         for seed in range(seeds):
-            board = simulated.SimulatedBoard(seed)
+            board = simulated.SimulatedBoard(seed, reading=reading)
             windows = energy_per_call(
                 board.call(seconds), board, board.clock, board.sleep, random.Random(seed)
             )
             mean = statistics.fmean(window.joules for window in windows)
             errors.append(abs(mean / simulated.joules(seconds) - 1))
+        cost = f", {1e6 * reading:g} us to read the counter" if reading else ""
         yield Figure(
             "energy",
-            f"error at {milliseconds:g} ms per call, largest",
+            f"error at {milliseconds:g} ms per call{cost}, largest",
             max(errors),
             "at most 1 %",
             f"median {statistics.median(errors):.3%} of {seeds} boards",

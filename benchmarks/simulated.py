@@ -89,10 +89,16 @@ class SimulatedBoard:
         tick: Seconds between two ticks.
         seen: Seconds before a tick in which the power is looked at.
         sensor: Gain of the power sensor beside the counter; None if there is none.
+        reading: Seconds that it takes to read the counter, while the board idles.
     """
 
     def __init__(
-        self, seed: int = 0, tick: float = 0.1, seen: float = 0.025, sensor: float | None = 1.0
+        self,
+        seed: int = 0,
+        tick: float = 0.1,
+        seen: float = 0.025,
+        sensor: float | None = 1.0,
+        reading: float = 0.0,
     ) -> None:
         self.now = random.Random(seed).uniform(0, 10)
         self._tick = tick
@@ -101,6 +107,7 @@ class SimulatedBoard:
         self._seen_joules = 0.0
         self._counted = 1000.0
         self._sensor = sensor
+        self._reading = reading
         self._watts = IDLE
 
     def call(self, seconds: float) -> Callable[[], None]:
@@ -117,6 +124,7 @@ class SimulatedBoard:
         return self.now
 
     def read(self) -> tuple[float, float]:
+        self._pass(self._reading, IDLE)
         return self._counted, self.now
 
     def watts(self) -> float | None:

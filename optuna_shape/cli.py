@@ -452,10 +452,12 @@ def _measure(
                 needed=("latency", "energy") if energy else ("latency",),
                 mode=problem.filter_mode,
             )
-        except (KeyboardInterrupt, ShapeError) as error:
-            with _writing(output):
-                write_csv(output, Screening(meter.fingerprint, {}, {}, measurer.known))
-            kept = f"What was measured is kept in {output}, without verdicts."
+        except BaseException as error:
+            # Beside the output: that may hold more, from before.
+            partial = output.with_suffix(f".partial{output.suffix}")
+            with _writing(partial):
+                write_csv(partial, Screening(meter.fingerprint, {}, {}, measurer.known))
+            kept = f"What was measured is kept in {partial}, without verdicts."
             if not isinstance(error, KeyboardInterrupt):
                 console.print(kept, highlight=False, markup=False, soft_wrap=True)
                 raise
@@ -528,10 +530,8 @@ def _errors_in_a_line(console: Console) -> Iterator[None]:
     try:
         yield
     except NoisyMachine as error:
-        console.print(
-            f"[red]NoisyMachine:[/] {escape(str(error))} Here: --max-noise 0.5, say.",
-            highlight=False,
-        )
+        hint = " Here: --max-noise 0.5, say." if "max_noise" in str(error) else ""
+        console.print(f"[red]NoisyMachine:[/] {escape(str(error))}{hint}", highlight=False)
         raise typer.Exit(EXIT_NO_ANSWER) from None
     except NoFeasibleShape as error:
         console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False)

@@ -234,7 +234,7 @@ class HardFilter:
             return {s: self._judge(s, m) for s, m in self._measure(shapes).items()}
         boundary = find_boundary(
             shapes,
-            lambda batch: {s: m.high <= self.bound for s, m in self._measure(batch).items()},
+            lambda batch: {s: self._side(m) for s, m in self._measure(batch).items()},
         )
         measured = self._measure(list(boundary.measured))
         verdicts = {shape: self._judge(shape, m) for shape, m in measured.items()}
@@ -251,6 +251,11 @@ class HardFilter:
     def _measure(self, shapes: Sequence[Shape]) -> dict[Shape, Measurement]:
         bound = None if self.precise else self.bound
         return self.measurer.measure(self.constraint.property, shapes, bound)
+
+    def _side(self, measurement: Measurement) -> bool | None:
+        if measurement.high <= self.bound:
+            return True
+        return False if measurement.low > self.bound else None
 
     def _judge(self, shape: Shape, measurement: Measurement) -> Verdict:
         name, text = self.constraint.property, str(self.constraint)

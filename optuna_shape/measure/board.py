@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pynvml
 import torch
+
+from optuna_shape.errors import NoisyMachine
 
 #: Reasons for slow clocks that are no part of a board's usual state. Its power limit is one.
 _FAULTS = {
@@ -15,6 +18,15 @@ _FAULTS = {
     0x80: "power brake",
 }
 _BOARD = 0  # scope of a power reading: the board, not the module around it
+
+
+def slowed_down(reason: str) -> NoisyMachine:
+    """Return the error that says so."""
+    return NoisyMachine(
+        f"The device is being slowed down ({reason}) most of the time, so that what it measures "
+        "is not its usual state. Let it cool or mend its power supply, see `nvidia-smi -q -d "
+        "PERFORMANCE,TEMPERATURE`, and start again."
+    )
 
 
 class Board:
@@ -40,12 +52,18 @@ class Board:
             return ""  # Not every board tells.
         return ", ".join(text for bit, text in _FAULTS.items() if reasons & bit)
 
-    def processes(self) -> int:
-        """Return the number of processes that compute on the board, this one included."""
+    def strangers(self) -> int:
+        """Return the number of processes on the board that are not of this process's group.
+
+        The group is that of a job of the shell: what this process has started is part of it.
+        Where processes have other numbers in here than the driver knows, as in containers, 0.
+        """
         try:
-            return len(pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
+            running = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         except pynvml.NVMLError:
-            return 1
+            return 0
+        pids = {process.pid for process in running}
+        return sum(_group(pid) != os.getpgrp() for pid in pids) if os.getpid() in pids else 0
 
     def joules(self) -> float:
         """Return the energy since the driver was loaded.
@@ -68,3 +86,10 @@ class Board:
         except pynvml.NVMLError:
             return None
         return field.value.uiVal / 1e3 if field.nvmlReturn == pynvml.NVML_SUCCESS else None
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None

@@ -2,7 +2,7 @@
 
 Cost rises with depth, block by block. It does *not* rise with width everywhere: kernels like
 some widths better than others, and a wider network may well be faster. So every width is walked
-by itself, from the shallowest depth on, and once one depth is not within, all deeper ones of that
+by itself, from the shallowest depth on, and once one depth is surely over, all deeper ones of that
 width are inferred to be over, without being built. A shape that is within is always measured. A
 random sample of the inferred is measured nonetheless, and a width in which one of those is within
 is measured to the end.
@@ -27,25 +27,25 @@ class Boundary:
     """What is known of every shape of a grid, and how.
 
     Attributes:
-        measured: Whether each shape that was measured is within.
+        measured: Whether each shape that was measured is within; None where that is undecided.
         inferred: The shapes that are over by inference, each with its witness: the deepest
-            shallower shape of its width that was measured, and is not within.
+            shallower shape of its width that was measured, and is surely over.
         audited: Those measured that would have been inferred, had they not been drawn.
     """
 
-    measured: Mapping[Shape, bool]
+    measured: Mapping[Shape, bool | None]
     inferred: Mapping[Shape, Shape]
     audited: frozenset[Shape]
 
     @property
     def contradicted(self) -> frozenset[Shape]:
         """The audited shapes that are within, against the inference."""
-        return frozenset(shape for shape in self.audited if self.measured[shape])
+        return frozenset(shape for shape in self.audited if self.measured[shape] is True)
 
 
 def find_boundary(
     shapes: Iterable[Shape],
-    measure: Callable[[Sequence[Shape]], Mapping[Shape, bool]],
+    measure: Callable[[Sequence[Shape]], Mapping[Shape, bool | None]],
     *,
     seed: int = 0,
 ) -> Boundary:
@@ -53,20 +53,20 @@ def find_boundary(
 
     Args:
         shapes: The grid, or what is left of it.
-        measure: Says of each of some shapes whether it is within; one that cannot be decided is
-            not. It is given one shape of every width together, since honest timing alternates
-            between several.
+        measure: Says of each of some shapes whether it is within, or None if that cannot be
+            decided; nothing is inferred from that. It is given one shape of every width
+            together, since honest timing alternates between several.
         seed: Of the audit.
     """
     columns: defaultdict[int, list[Shape]] = defaultdict(list)
     for shape in sorted(set(shapes)):
         columns[shape.width].append(shape)
-    within: dict[Shape, bool] = {}
+    within: dict[Shape, bool | None] = {}
 
     walks = list(columns.values())
     while walks:
         within |= measure([walk[0] for walk in walks])
-        walks = [walk[1:] for walk in walks if within[walk[0]] and len(walk) > 1]
+        walks = [walk[1:] for walk in walks if within[walk[0]] is not False and len(walk) > 1]
 
     inferred = [shape for column in columns.values() for shape in column if shape not in within]
     audited = _audit(inferred, columns, within, seed)
@@ -80,7 +80,7 @@ def find_boundary(
     return Boundary(
         measured=within,
         inferred={
-            shape: max(o for o in columns[shape.width] if o in within and o < shape)
+            shape: max(o for o in columns[shape.width] if within.get(o) is False and o < shape)
             for shape in sorted(inferred)
             if shape not in within
         },
@@ -91,7 +91,7 @@ def find_boundary(
 def _audit(
     inferred: Sequence[Shape],
     columns: Mapping[int, Sequence[Shape]],
-    within: Mapping[Shape, bool],
+    within: Mapping[Shape, bool | None],
     seed: int,
 ) -> list[Shape]:
     """Draw some inferred shapes: a tenth up to ten of them, and a twentieth of further ones.

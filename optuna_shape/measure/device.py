@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import platform
 import warnings
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from functools import cache
 from functools import cached_property
 from functools import partial
 from pathlib import Path
+from typing import Any
 from typing import Literal
 
 import pynvml
@@ -42,6 +45,8 @@ from optuna_shape.measure.memory import measure_memory
 from optuna_shape.measure.running import Setting
 from optuna_shape.measure.running import Timing
 from optuna_shape.measure.running import by_device
+from optuna_shape.measure.running import set_switches
+from optuna_shape.measure.running import switches
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
@@ -158,7 +163,9 @@ class DeviceMeter:
                 "compiled" if setting.compile else "eager",
                 f"p{100 * self.protocol.quantile:g}",
                 f"guard {self.protocol.guard:.2%}",
+                f"alpha {self.protocol.alpha:g}",
                 *([] if setting.timing == "host" else ["device time"]),
+                *(f"{name} {value}" for name, value in switches().items()),
                 *([] if self.watts is None else [f"energy estimated at {self.watts:g} W"]),
             ]
         )
@@ -184,6 +191,9 @@ class DeviceMeter:
             }
         # The host launches what is metered, also where the device keeps the time of a call.
         prepare = partial(replace(self.setting, timing="host").prepare, space)
+        board = _find_board(self.setting.device)
+        if board is not None:
+            _warn_of_strangers(board)
         with _threads(self.threads):
             if quantity == "latency":
                 return self._latency(space, shapes, bound)
@@ -197,6 +207,7 @@ class DeviceMeter:
                     self.fingerprint,
                     bound=bound,
                     seed=self.setting.seed,
+                    disturbance=_disturbance(board),
                 )
             if quantity == "memory":
                 return measure_memory(shapes, prepare, self.setting.device, self.fingerprint)
@@ -211,7 +222,8 @@ class DeviceMeter:
 
         def again(close: list[Shape]) -> Mapping[Shape, Measurement]:
             try:
-                return in_second_process(_session_of, self, space, close, bound)
+                _empty_cache(self.setting.device)
+                return in_second_process(_session_of, self, switches(), space, close, bound)
             except NoisyMachine:
                 raise
             except Exception as error:
@@ -232,7 +244,6 @@ class DeviceMeter:
     ) -> dict[Shape, Measurement]:
         """Measure latency as this process finds it."""
         device = self.setting.device
-        board = _find_board(device)
         return measure_latency(
             shapes,
             partial(self.setting.prepare, space),
@@ -241,7 +252,7 @@ class DeviceMeter:
             self.fingerprint,
             bound=bound,
             seed=self.setting.seed,
-            disturbance=(lambda: "") if board is None else board.slowed_by,
+            disturbance=_disturbance(_find_board(device)),
             stopwatch=by_device(device) if self.setting.timing == "device" else None,
         )
 
@@ -262,10 +273,29 @@ class DeviceMeter:
 
 
 def _session_of(
-    meter: DeviceMeter, space: DesignSpace, shapes: Sequence[Shape], bound: float | None
+    meter: DeviceMeter,
+    switches: Mapping[str, Any],
+    space: DesignSpace,
+    shapes: Sequence[Shape],
+    bound: float | None,
 ) -> dict[Shape, Measurement]:
+    """Measure in this process as in the one that asks, and leave its memory to that one."""
+    set_switches(switches)
     with _threads(meter.threads):
-        return meter._session(space, shapes, bound)
+        try:
+            return meter._session(space, shapes, bound)
+        finally:
+            _empty_cache(meter.setting.device)
+
+
+def _empty_cache(device: torch.device) -> None:
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _disturbance(board: Board | None) -> Callable[[], str]:
+    return (lambda: "") if board is None else board.slowed_by
 
 
 @cache
@@ -278,15 +308,18 @@ def _find_board(device: torch.device) -> Board | None:
     except pynvml.NVMLError:
         return None
     torch.cuda.synchronize(device)  # Now this process is one of those on the board.
-    others = board.processes() - 1
+    return board
+
+
+def _warn_of_strangers(board: Board) -> None:
+    others = board.strangers()
     if others > 0:
         warnings.warn(
             f"{others} other process(es) use {board.uuid}: what they do there is part of the "
             "latencies and energies measured. `nvidia-smi` names them.",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return board
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -23,7 +23,7 @@ from optuna_shape.space import Shape
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_IDLE = 60  # seconds after which the second process ends
+_IDLE = 30  # seconds after which the second process ends
 
 
 def in_second_process(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

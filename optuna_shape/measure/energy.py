@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optuna_shape.errors import EnergyUnavailable
+from optuna_shape.measure.board import slowed_down
 from optuna_shape.measure.counters import REMEDY
 from optuna_shape.measure.counters import EnergyCounter
 from optuna_shape.measure.measurement import Measurement
@@ -87,6 +88,7 @@ def measure_energy(
     *,
     bound: float | None = None,
     seed: int = 0,
+    disturbance: Callable[[], str] = lambda: "",
     clock: Clock = time.perf_counter,
     sleep: Sleep = time.sleep,
 ) -> dict[Shape, Measurement]:
@@ -101,6 +103,8 @@ def measure_energy(
         fingerprint: Of the measurements.
         bound: In joules; measuring ends when the side of it is sure.
         seed: Of the phases.
+        disturbance: Says what slows the device down at present, if anything; windows at whose
+            end something does are taken again.
         clock: Tells seconds; the same clock as the counter's.
         sleep: Waits seconds.
 
@@ -108,7 +112,8 @@ def measure_energy(
         One measurement per shape; *impossible* for networks that ran out of memory or raised.
 
     Raises:
-        EnergyUnavailable: The counter stands still.
+        EnergyUnavailable: The counter stands still, or makes no sense.
+        NoisyMachine: The device is being slowed down.
     """
     rng = random.Random(seed)
 
@@ -116,14 +121,23 @@ def measure_energy(
         try:
             run = prepare(shape)
             run()
-            windows = energy_per_call(run, counter, clock, sleep, rng, bound=bound)
+            windows = energy_per_call(
+                run, counter, clock, sleep, rng, bound=bound, disturbance=disturbance
+            )
         except Exception as error:
             return impossible(error, fingerprint)
         joules = [window.joules for window in windows]
         half = _half_width(joules)
         mean = statistics.fmean(joules)
+        if mean <= 0:
+            raise EnergyUnavailable(
+                f"The energy counter makes {mean:.3g} J of a call of {shape}, less than the idle "
+                f"device draws: other work has ended meanwhile, or it is wrong. {REMEDY}"
+            )
         note = _disagreement(windows)
-        return Measurement(mean, mean - half, mean + half, len(joules), fingerprint, note)
+        return Measurement(
+            mean, max(0.0, mean - half), mean + half, len(joules), fingerprint, note
+        )
 
     return {shape: measure(shape) for shape in shapes}
 
@@ -136,6 +150,7 @@ def energy_per_call(
     rng: random.Random,
     *,
     bound: float | None = None,
+    disturbance: Callable[[], str] = lambda: "",
 ) -> list[Window]:
     """Return 3 to 8 windows, each with the energy of one call.
 
@@ -143,13 +158,20 @@ def energy_per_call(
 
     Raises:
         EnergyUnavailable: The counter stands still.
+        NoisyMachine: The device is being slowed down in most windows.
     """
     call = _warm_up(run, clock)
     idle = watch_idle(counter, sleep)
     phases = _Phases(idle.period, call, rng.random())
     windows: list[Window] = []
+    redone = 0
     while len(windows) < _MIN_WINDOWS or not _is_decided([w.joules for w in windows], bound):
-        windows.append(_window(run, counter, clock, sleep, idle, phases))
+        window = _window(run, counter, clock, sleep, idle, phases)
+        slowed = disturbance()
+        if not slowed:
+            windows.append(window)
+        elif (redone := redone + 1) > _MAX_WINDOWS:
+            raise slowed_down(slowed)
     return windows
 
 
@@ -239,10 +261,15 @@ def _window(
             run()
             calls += 1
             now = clock()
-            # Not after every short call: reading has its price too.
-            if now - ticks.seconds >= _POLL and ticks.poll():
+            if now - ticks.seconds < _POLL:
+                continue
+            ticked = ticks.poll()
+            paused += ticks.seconds - now  # The device waits while its counter is read.
+            if ticked:
                 net = ticks.joules - idle.power * paused
                 seen.append((calls, net, ticks.joules, ticks.seconds, counter.watts()))
+            now = clock()
+            paused += now - ticks.seconds
     done, net_joules, joules, seconds, watts = zip(*seen)
     sensed = [value for value in watts if value is not None]
     return Window(

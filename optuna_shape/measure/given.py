@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from typing import TypeVar
@@ -33,6 +34,7 @@ class _Cell(NamedTuple):
     value: float
     low: float
     high: float
+    note: str = ""
 
 
 class TableMeter:
@@ -98,9 +100,10 @@ class TableMeter:
             )
         cell = _pick(row, quantity, f"The table has no {quantity!r} of shape {shape}")
         if math.isinf(cell.low):
-            return Measurement.impossible(self.fingerprint, "cannot run, says the table")
+            why = cell.note or "cannot run, says the table"
+            return Measurement.impossible(self.fingerprint, why)
         if math.isfinite(cell.value):
-            return Measurement(cell.value, cell.low, cell.high, 1, self.fingerprint)
+            return Measurement(cell.value, cell.low, cell.high, 1, self.fingerprint, cell.note)
         over = f"inferred to be over {format_quantity(quantity, cell.low)}"
         if bound is None or bound > cell.low:
             asked = "at all" if bound is None else f"within {format_quantity(quantity, bound)}"
@@ -129,8 +132,7 @@ class FunctionMeter:
     def __init__(
         self, function: Callable[[Shape], Mapping[str, float]], *, fingerprint: str | None = None
     ) -> None:
-        named = function if hasattr(function, "__qualname__") else type(function)
-        self._name = f"{named.__module__}.{named.__qualname__}"
+        self._name = _name_of(function)
         self._function = function
         self._known: dict[Shape, Mapping[str, float] | None] = {}
         self.fingerprint = fingerprint or f"function {self._name}"
@@ -175,6 +177,15 @@ class FunctionMeter:
                 "{'latency': 0.002, 'size': 310_000}, in seconds, joules and bytes."
             )
         return _costs(answer, asked, limit=sys.float_info.max)
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    """Name a function; one with some arguments given is another one for each of them."""
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
+        return f"{_name_of(function.func)}({', '.join(given)})"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _costs(row: Mapping[str, object], where: str, *, limit: float) -> dict[str, float]:
@@ -235,6 +246,7 @@ def _cells(row: Mapping[str, str | None], where: str) -> dict[str, _Cell]:
             value,
             _end(low, value, f"{where}: {name}_low"),
             _end(high, value, f"{where}: {name}_high"),
+            row.get(f"{name}_note") or "",
         )
         impossible = math.isinf(value) and name in costs
         if not cell.low <= value <= cell.high or math.isinf(cell.low) != impossible:

@@ -32,6 +32,7 @@ from dataclasses import replace
 import numpy as np
 
 from optuna_shape.errors import NoisyMachine
+from optuna_shape.measure.board import slowed_down
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.measure.running import Call
 from optuna_shape.measure.running import impossible
@@ -60,8 +61,9 @@ class Protocol:
     """How latency is measured; the defaults are those of a CPU, see :data:`CUDA`.
 
     Attributes:
-        quantile: Of the latency of a call. Of the median, one sample is the median of a block;
-            a tail is made of single calls, which are less independent than blocks.
+        quantile: Of the latency of a call. Of the median, one sample is the median of a block.
+            Of a tail, it is a single call, one per round, since calls that follow each other are
+            not independent; and rounds in a slow spell count, being what tails are made of.
         alpha: Probability of error of each bound, without the guard.
         guard: Relative difference between sessions that has to be allowed for. Without a bound
             to decide on, measuring ends when the samples leave less doubt than that.
@@ -150,9 +152,12 @@ def measure_latency(
     )
     results: dict[Shape, Measurement] = {}
     waiting = deque(dict.fromkeys(shapes))
-    while waiting:
+    crowded: deque[Shape] = deque()  # out of memory, but not alone
+    while waiting or crowded:
         residents: dict[Shape, _Candidate] = {}
-        while waiting and len(residents) < protocol.residents:
+        most = protocol.residents if waiting else 1
+        waiting = waiting or deque([crowded.popleft()])
+        while waiting and len(residents) < most:
             try:
                 residents[waiting[0]] = session.warm_up(prepare(waiting[0]))
             except Exception as error:
@@ -161,7 +166,7 @@ def measure_latency(
                 results[waiting[0]] = impossible(error, fingerprint)
             waiting.popleft()
         if residents:
-            results |= session.measure(residents, bound, fingerprint)
+            results |= session.measure(residents, bound, fingerprint, crowded)
     return {shape: results[shape] for shape in shapes}
 
 
@@ -195,10 +200,11 @@ class _Session:
         self.stopwatch = stopwatch
         self.clock = clock
         self.sleep = sleep
-        self.reference = self.warm_up(reference)
+        # Its pace is the mean of a block, whatever quantile of the others is asked for.
+        self.reference = self.warm_up(reference, quantile=0.5)
         self.paces: deque[float] = deque(maxlen=_PACES)
 
-    def warm_up(self, call: Call) -> _Candidate:
+    def warm_up(self, call: Call, quantile: float | None = None) -> _Candidate:
         """Call a network until it runs as it always will, and see how many calls make a block."""
         times: list[float] = []
         while len(times) < _WARM_UP_CALLS or sum(times) < self.protocol.warm_up:
@@ -207,26 +213,39 @@ class _Session:
         usual = statistics.median(times[len(times) // 2 :])
         if usual > _LONG * self.protocol.block:
             return _Candidate(call, calls_per_block=1, primed=False)
+        if (quantile or self.protocol.quantile) != 0.5:
+            return _Candidate(call, calls_per_block=1)
         return _Candidate(call, max(_MIN_CALLS, math.ceil(self.protocol.block / usual)))
 
     def measure(
-        self, residents: dict[Shape, _Candidate], bound: float | None, fingerprint: str
+        self,
+        residents: dict[Shape, _Candidate],
+        bound: float | None,
+        fingerprint: str,
+        crowded: deque[Shape],
     ) -> dict[Shape, Measurement]:
-        """Time networks in rounds; each leaves memory and ``residents`` when it is decided."""
+        """Time networks in rounds; each leaves memory and ``residents`` when it is decided.
+
+        Those that run out of memory beside others leave for ``crowded``.
+        """
         results: dict[Shape, Measurement] = {}
         kept = redone = 0
         slowed = ""
         self._settle()
         while residents:
             times, failures = self._round(residents)
+            alone = len(residents) == 1
             for shape, error in failures.items():
-                results[shape] = impossible(error, fingerprint)
+                if out_of_memory(error) and not alone:
+                    crowded.append(shape)
+                else:
+                    results[shape] = impossible(error, fingerprint)
                 del residents[shape]
             slowed = self.disturbance()
             if slowed or not self._is_steady():
                 redone += 1
                 if redone > kept + _MAX_REDONE:
-                    raise self._slowed_down(slowed) if slowed else self._too_noisy()
+                    raise slowed_down(slowed) if slowed else self._too_noisy()
                 continue
             kept += 1
             for shape, block in times.items():
@@ -297,6 +316,8 @@ class _Session:
 
     def _is_steady(self) -> bool:
         """Return whether the machine is what it was in the rounds before the last one."""
+        if self.protocol.quantile != 0.5:  # Leaving slow rounds out would cut the tail off.
+            return self._variation() <= self.protocol.noise
         drift = abs(self.paces[-1] / statistics.median(self.paces) - 1)
         return drift <= self.protocol.drift and self._variation() <= self.protocol.noise
 
@@ -304,13 +325,6 @@ class _Session:
         """Return the robust coefficient of variation of the reference's pace."""
         usual = statistics.median(self.paces)
         return 1.4826 * statistics.median(abs(pace - usual) for pace in self.paces) / usual
-
-    def _slowed_down(self, reason: str) -> NoisyMachine:
-        return NoisyMachine(
-            f"The device is being slowed down ({reason}) in most rounds, so that its latencies "
-            "are not those of its usual state. Let it cool or mend its power supply, see "
-            "`nvidia-smi -q -d PERFORMANCE,TEMPERATURE`, and start again."
-        )
 
     def _too_noisy(self) -> NoisyMachine:
         return NoisyMachine(

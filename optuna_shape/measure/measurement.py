@@ -45,6 +45,7 @@ class Measurement:
     @classmethod
     def exact(cls, value: float, fingerprint: str, note: str = "") -> Measurement:
         """A value without uncertainty: a count, or a figure from a table."""
+        value = float(value)
         return cls(value, value, value, 1, fingerprint, note)
 
     @classmethod

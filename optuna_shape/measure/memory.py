@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -36,9 +37,9 @@ def measure_memory(
 
     def measure(shape: Shape) -> Measurement:
         try:
-            prepare(
-                shape
-            )()  # cuBLAS keeps a workspace from its first call on: not this network's.
+            # cuBLAS keeps a workspace from its first call on: not this network's.
+            prepare(shape)()
+            gc.collect()  # A network may hold itself, and would be freed at any time.
             before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
             prepare(shape)()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from typing import Literal
 
 import torch
@@ -89,7 +91,10 @@ class Setting:
                 nn.Flatten(),
                 nn.Linear(16, 10),
             )
-            return Setting(self.device, batch_size=32)._ready(network, (3, 16, 16))
+            # On a GPU it must be work for the device too, not for the launching host alone.
+            batch_size = 2048 if self.device.type == "cuda" else 32
+            setting = Setting(self.device, batch_size, timing=self.timing)
+            return setting._ready(network, (3, 16, 16))
 
     def _ready(self, network: nn.Module, input_shape: tuple[int, ...]) -> Call:
         if self.device.type == "cpu":
@@ -179,6 +184,48 @@ def _compiled(network: nn.Module) -> Callable[[torch.Tensor], object]:
     return torch.compile(forward, dynamic=False)
 
 
+# What else in a process decides on kernels: how to ask, how to set, and what is usual.
+_SWITCHES: dict[str, tuple[Callable[[], Any], Callable[[Any], None], Any]] = {
+    "matmul precision": (
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+        "highest",
+    ),
+    "deterministic": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+        False,
+    ),
+    "cudnn benchmark": (
+        lambda: torch.backends.cudnn.benchmark,
+        lambda value: setattr(torch.backends.cudnn, "benchmark", value),
+        False,
+    ),
+    "cudnn TF32": (
+        lambda: torch.backends.cudnn.allow_tf32,
+        lambda value: setattr(torch.backends.cudnn, "allow_tf32", value),
+        True,
+    ),
+    "mkldnn": (
+        lambda: torch.backends.mkldnn.enabled,
+        lambda value: setattr(torch.backends.mkldnn, "enabled", value),
+        True,
+    ),
+}
+
+
+def switches() -> dict[str, Any]:
+    """Return the settings of this process that decide on kernels, where they are not the usual."""
+    present = {name: ask() for name, (ask, _, _) in _SWITCHES.items()}
+    return {name: value for name, value in present.items() if value != _SWITCHES[name][2]}
+
+
+def set_switches(wanted: Mapping[str, Any]) -> None:
+    """Set what :func:`switches` returned in another process, and the usual otherwise."""
+    for name, (_, put, usual) in _SWITCHES.items():
+        put(wanted.get(name, usual))
+
+
 def settle_heap() -> None:
     """Bring the heap of the C library to where that of a long-lived process is.
 
@@ -203,13 +250,14 @@ def impossible(error: Exception, fingerprint: str) -> Measurement:
     """Return what a network that cannot run measures.
 
     Raises:
-        ShapeError: The error itself where it is not the network's: ``build`` is broken, or the
-            settings are.
+        Exception: The error itself where it is not the network's: ``build`` is broken, the
+            settings are, or the device.
     """
     first_line = next(iter(str(error).splitlines()), "")
     if out_of_memory(error):
         return Measurement.impossible(fingerprint, f"out of memory: {first_line}")
-    if isinstance(error, (BuildFailed, MeasurementUnavailable)):
+    # A fault of a CUDA device stays: whatever ran next would fail as well.
+    if isinstance(error, (BuildFailed, MeasurementUnavailable, torch.AcceleratorError)):
         raise error
     return Measurement.impossible(
         fingerprint, f"does not run: {type(error).__name__}: {first_line}"

@@ -40,22 +40,25 @@ def csv_text(screening: Screening) -> str:
     bounds = {name: screening.inferred_over(name) for name in columns}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    header = [
-        title
-        for name in columns
-        for title in ((name, f"{name}_low", f"{name}_high") if name in _UNCERTAIN else (name,))
-    ]
+    header = [title for name in columns for title in _titles(name)]
     writer.writerow(["depth", "width", *header, "verdict", "reason", "fingerprint"])
     for shape in _shapes(screening):
         cells: list[str] = []
         for name in columns:
             measurement = screening.measurements[name].get(shape)
             triple = _cells(measurement, bounds[name].get(shape))
-            cells += triple if name in _UNCERTAIN else triple[:1]
+            note = "" if measurement is None else measurement.note
+            cells += [*triple, note] if name in _UNCERTAIN else triple[:1]
         verdict = screening.verdicts.get(shape)
         said = ["", ""] if verdict is None else [verdict.status, verdict.reason]
         writer.writerow([*shape, *cells, *said, screening.fingerprint])
     return text.getvalue()
+
+
+def _titles(name: str) -> tuple[str, ...]:
+    if name not in _UNCERTAIN:
+        return (name,)
+    return (name, f"{name}_low", f"{name}_high", f"{name}_note")
 
 
 def write_csv(path: Path, screening: Screening) -> None:
@@ -99,7 +102,8 @@ def shape_table(screening: Screening) -> Table:
     judged = bool(screening.bounds) or any(
         verdict.status != "within" for verdict in screening.verdicts.values()
     )
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    # Two costs with intervals have to fit into 80 columns.
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("depth", "width"):
         table.add_column(title, justify="right", no_wrap=True)
     for name in names:

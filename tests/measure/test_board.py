@@ -11,7 +11,7 @@ from optuna_shape.measure.board import Board
 def test_a_board_tells_of_itself() -> None:
     board = Board(torch.device("cuda", 0))
     torch.cuda.synchronize()
-    assert board.processes() >= 1
+    assert board.strangers() >= 0
     before = board.joules()
     for _ in range(200):
         torch.randn(2000, 2000, device="cuda") @ torch.randn(2000, 2000, device="cuda")

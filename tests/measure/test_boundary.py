@@ -139,3 +139,15 @@ def test_audits_look_near_the_boundary_first() -> None:
     assert min(steps) == 1
     assert max(steps) > 7  # Anything may be drawn,
     assert sum(step <= 4 for step in steps) > len(steps) / 2  # but rarely the dear.
+
+
+def test_nothing_is_inferred_from_what_is_undecided() -> None:
+    """Depth 3 cannot be decided: the walk goes on to depth 4, which is surely over."""
+    shapes = [Shape(depth, 8) for depth in range(1, 8)]
+    side = {3: None}
+    boundary = find_boundary(
+        shapes, lambda batch: {s: side.get(s.depth, s.depth < 3) for s in batch}
+    )
+    assert boundary.measured[Shape(3, 8)] is None
+    assert boundary.measured[Shape(4, 8)] is False
+    assert set(boundary.inferred.values()) <= {Shape(depth, 8) for depth in range(4, 7)}

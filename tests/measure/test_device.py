@@ -212,9 +212,16 @@ def test_fingerprint_names_what_measurements_depend_on() -> None:
         DeviceMeter("cpu", threads=1, compile=True),
         DeviceMeter("cpu", threads=1, quantile=0.9),
         DeviceMeter("cpu", threads=1, energy="estimate", watts=5.0),
+        DeviceMeter("cpu", threads=1, alpha=0.001),
+        DeviceMeter("cpu", threads=1, guard=0.02),
     ]
     assert len({plain, *(meter.fingerprint for meter in others)}) == 1 + len(others)
-    assert DeviceMeter("cpu", threads=1, seed=5, alpha=0.001).fingerprint == plain
+    assert DeviceMeter("cpu", threads=1, seed=5).fingerprint == plain
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert DeviceMeter("cpu", threads=1).fingerprint == f"{plain}, matmul precision medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

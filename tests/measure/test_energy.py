@@ -23,10 +23,11 @@ from optuna_shape.space import Shape
 
 @pytest.mark.parametrize("milliseconds", [0.3, 3, 20, 100])
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("reading", [0.0, 200e-6])
 def test_error_is_below_one_percent_with_a_counter_that_looks_a_quarter_of_the_time(
-    milliseconds: float, seed: int
+    milliseconds: float, seed: int, reading: float
 ) -> None:
-    board = SimulatedBoard(seed)
+    board = SimulatedBoard(seed, reading=reading)
     seconds = milliseconds / 1e3
     windows = energy_per_call(
         board.call(seconds), board, board.clock, board.sleep, random.Random(seed)

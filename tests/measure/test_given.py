@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,12 @@ def test_a_function_may_say_that_a_shape_does_not_fit() -> None:
     m = FunctionMeter(_raising(MemoryError())).measure(NO_SPACE, [A], "latency")[A]
     assert math.isinf(m.low)
     assert "out of memory" in m.note
+
+
+def test_a_function_with_arguments_given_is_another_one_for_each_of_them() -> None:
+    def phone(shape: Shape, model: str) -> dict[str, float]:
+        return {"latency": 1.0}
+
+    names = {FunctionMeter(partial(phone, model=model)).fingerprint for model in "ab"}
+    assert len(names) == 2
+    assert all("phone" in name for name in names)

@@ -9,6 +9,8 @@ from optuna_shape.errors import MeasurementUnavailable
 from optuna_shape.measure.running import Setting
 from optuna_shape.measure.running import impossible
 from optuna_shape.measure.running import out_of_memory
+from optuna_shape.measure.running import set_switches
+from optuna_shape.measure.running import switches
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
@@ -150,3 +152,18 @@ def test_a_network_that_cannot_run_is_over_every_bound() -> None:
     assert measurement.low == float("inf")
     assert measurement.samples == 0
     assert measurement.note == "does not run: ValueError: odd"
+
+
+def test_what_decides_on_kernels_is_told_and_set() -> None:
+    assert switches() == {}
+    torch.backends.cudnn.benchmark = True
+    torch.use_deterministic_algorithms(True)
+    try:
+        told = switches()
+        assert told == {"cudnn benchmark": True, "deterministic": True}
+        set_switches({})
+        assert switches() == {}
+        set_switches(told)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        set_switches({})

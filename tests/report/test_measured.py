@@ -143,7 +143,7 @@ def test_the_file_holds_intervals_bounds_and_reasons(tmp_path: Path) -> None:
     rows = read(uncertain(), tmp_path)
     assert list(rows) == [A, Shape(1, 16), B, C]
     assert [*rows[A]] == [
-        *("depth", "width", "latency", "latency_low", "latency_high", "size"),
+        *("depth", "width", "latency", "latency_low", "latency_high", "latency_note", "size"),
         *("verdict", "reason", "fingerprint"),
     ]
     assert float(rows[A]["latency"]) == 1 / 3000
@@ -223,3 +223,17 @@ def test_the_boundary_runs_between_within_and_not_within() -> None:
 def test_a_picture_without_limits_has_no_boundary() -> None:
     figure = grid_map(SPACE, measured("boundary"))
     assert not [trace.name for trace in figure.data if trace.name]
+
+
+def test_an_estimate_stays_one_in_a_file(tmp_path: Path) -> None:
+    shape = Shape(1, 4)
+    estimate = Measurement(0.5, 0.4, 0.6, 9, "f", "estimate: 45 W x latency")
+    memory = Measurement.exact(123456, "f")
+    known = {"energy": {shape: estimate}, "memory": {shape: memory}}
+    path = tmp_path / "shapes.csv"
+    write_csv(path, Screening("f", {}, {}, known))
+    table = TableMeter(path)
+    read_back = table.measure(SPACE, [shape], "energy")[shape]
+    assert (read_back.low, read_back.high) == (0.4, 0.6)
+    assert read_back.is_estimate
+    assert table.measure(SPACE, [shape], "memory")[shape].value == 123456
