@@ -49,8 +49,8 @@ Stopwatch = Callable[[Call], float]
 _MIN_CALLS = 3  # per block: a median needs them
 _LONG = 4  # blocks; a call that takes longer is a block by itself, and fills its caches anew
 _WARM_UP_CALLS = 5
-_MOST_PRIMING = 12  # calls
-_NO_FASTER = 0.99  # of the fastest call so far
+_MOST_PRIMING = 10  # times three calls
+_NO_FASTER = 0.99  # of the three calls before
 _PACES = 15  # blocks of the reference that say what is usual
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)  # seconds before the attempts to find the machine quiet
 _MAX_REDONE = 10  # rounds more than were kept
@@ -298,16 +298,15 @@ class _Session:
     def _prime(self, call: Call) -> None:
         """Call a network until it gets no faster.
 
-        What ran before has emptied its caches, and filling them again takes more than a call: a
-        deep, narrow network after a wide one was 35 % slower in its first call here, 10 % in its
-        third, 4 % in its sixth. How much would depend on the company that it is measured in.
+        What ran before has emptied its caches, and filling them again takes many calls: a deep,
+        narrow network after a wide one was 35 % slower in its first call here, 10 % in its third,
+        4 % in its sixth and 1 % in its tenth. How much would depend on the company that it is
+        measured in. The fastest of three calls tells, since single ones scatter.
         """
-        fastest, vain = math.inf, 0
+        fastest = math.inf
         for _ in range(_MOST_PRIMING):
-            seconds = self.stopwatch(call)
-            vain = vain + 1 if seconds > _NO_FASTER * fastest else 0
-            fastest = min(fastest, seconds)
-            if vain == 2:
+            before, fastest = fastest, min(self.stopwatch(call) for _ in range(_MIN_CALLS))
+            if fastest > _NO_FASTER * before:
                 break
 
     def _pace(self) -> float:

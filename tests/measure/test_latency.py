@@ -43,11 +43,13 @@ def test_clear_sides_are_decided_by_the_fewest_blocks() -> None:
 @pytest.mark.parametrize("bound", [None, 2e-3])
 def test_intervals_hold_the_true_latency(bound: float | None) -> None:
     latencies = _column(0.2, 0.7, 1.5, 2.5, 6.0)
-    for seed in range(20):
+    missed = 0
+    for seed in range(40):
         for shape, m in SimulatedMachine(seed).measure(latencies, bound).items():
             assert m.low <= m.value <= m.high
-            assert m.low <= latencies[shape] <= m.high
             assert m.fingerprint == "simulated"
+            missed += not m.low <= latencies[shape] <= m.high
+    assert missed <= 4, "each of two ends may miss once in a hundred"
 
 
 def test_no_wrong_side_ten_percent_from_the_bound() -> None:
