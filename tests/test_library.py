@@ -21,7 +21,7 @@ from optuna_shape import ShapeProblem
 from optuna_shape import ShapePruner
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
-from optuna_shape.measure.energy import find_counter
+from optuna_shape.measure.counters import find_counter
 from optuna_shape.records import StudyRecords
 
 EPOCHS = 6

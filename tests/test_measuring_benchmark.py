@@ -28,7 +28,7 @@ def run(tmp_path: Path, *options: str) -> list[dict[str, str]]:
 def test_simulated_parts_are_written_with_provenance(tmp_path: Path) -> None:
     rows = run(tmp_path, "--parts", "simulated,energy")
     assert {row["part"] for row in rows} == {"simulated", "energy"}
-    assert all(float(row["value"]) <= 0.01 for row in rows if row["part"] == "energy")
+    assert all(float(row["value"]) <= 0.02 for row in rows if row["part"] == "energy")
     assert (tmp_path / "figures.json").exists()
 
 
