@@ -18,10 +18,12 @@ from optuna_shape.records import stop_loop
 from optuna_shape.report.figures import shape_map
 from optuna_shape.report.notes import study_note
 from optuna_shape.sampler import DESIGN_SIZE
+from optuna_shape.sampler import MOST_TRAININGS
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
-#: Fewest trainings before the model's word is taken: the initial design and one it chose itself.
+#: Fewest trainings before the model's word is taken, or shown: the initial design and one it chose
+#: itself. From the cheapest shapes alone it cannot tell how accurate the dearest may be.
 MIN_TRAININGS = DESIGN_SIZE + 1
 #: Largest root mean square of leave-one-out z-scores of a model that is believed.
 _MAX_SURPRISE = 3.0
@@ -33,7 +35,8 @@ class ShapeTerminator:
     Accuracy goal: when the probability that a shape not yet trained is more accurate than the
     answer by more than ``epsilon`` is at most ``delta``. Other goals: when the probability that a
     shape cheaper by more than the share ``epsilon`` still reaches the accuracy is at most
-    ``delta``. Any goal: when no shape is likely to reach the accuracy constraint at all.
+    ``delta``, and that of the answer itself at least ``1 - delta``, or the mean of two trainings
+    says so. Any goal: when no shape is likely to reach the accuracy constraint at all.
 
     The guarantee is conditional on the Gaussian process. Its leave-one-out errors are checked
     before it is believed, and at least six shapes are trained.
@@ -66,6 +69,8 @@ class ShapeTerminator:
         if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             return
         belief = believe(self._problem, study)
+        if len(belief.means) < MIN_TRAININGS:
+            return
         probability = belief.better_probability(self._epsilon)
         records.write_certainty(trial.number, probability)
         decision = self._decide(belief, probability)
@@ -75,10 +80,10 @@ class ShapeTerminator:
             stop_loop(study)
 
     def _decide(self, belief: Belief, probability: float) -> dict[str, Any] | None:
-        if len(belief.means) < MIN_TRAININGS or probability > self._delta:
+        if probability > self._delta:
             return None
         surprise = belief.surprise()
-        if surprise > _MAX_SURPRISE:
+        if surprise > _MAX_SURPRISE or self._is_answer_in_doubt(belief):
             return None
         decision = {
             "probability": probability,
@@ -105,7 +110,19 @@ class ShapeTerminator:
                 f"{self._problem.goal} than {shape}"
             )
         reason = f"the probability that {better} is {probability:.2g} <= {self._delta:g}"
+        if belief.goal_costs is not None:
+            decision["reaches"] = belief.answer_reaches
+            reason += f", and that {shape} reaches it is {belief.answer_reaches:.2g}"
         return {"kind": "certain", "reason": reason, "answer": list(shape), **decision}
+
+    def _is_answer_in_doubt(self, belief: Belief) -> bool:
+        """Whether another training of the answer has to say first if it was lucky."""
+        return (
+            belief.goal_costs is not None
+            and belief.answer is not None
+            and belief.answer_reaches < 1 - self._delta
+            and belief.answer_trainings < MOST_TRAININGS
+        )
 
 
 class ShapeDashboard:

@@ -6,6 +6,7 @@ whatever the order in which they ended. Fitting is memoised on the observations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from functools import lru_cache
@@ -13,6 +14,10 @@ from functools import lru_cache
 import numpy as np
 from optuna.study import Study
 
+from optuna_shape.decide.curves import LEAST_CURVES
+from optuna_shape.decide.curves import curve_jitter
+from optuna_shape.decide.curves import predict_final
+from optuna_shape.decide.normal import Normal
 from optuna_shape.decide.stopping import leave_one_out
 from optuna_shape.decide.stopping import probability_any_reaches
 from optuna_shape.decide.stopping import probability_better
@@ -129,6 +134,24 @@ class Belief:
         mean, _ = self.latent.marginal()
         return max(self.reaching, key=lambda i: (mean[i], -i))
 
+    @cached_property
+    def answer_reaches(self) -> float:
+        """Probability that the answer's accuracy, without the luck of its trainings, is enough.
+
+        1 without an accuracy constraint, 0 before there is an answer.
+        """
+        if self.answer is None:
+            return 0.0
+        if self.accuracy_bound is None:
+            return 1.0
+        threshold = float(log_error(self.accuracy_bound))
+        return float(self.latent.probability_above(threshold, np.array([self.answer]))[0])
+
+    @property
+    def answer_trainings(self) -> int:
+        """How often the answer has been trained in full."""
+        return 0 if self.answer is None else len(self.history.accuracies[self.shapes[self.answer]])
+
     def better_probability(self, epsilon: float) -> float:
         """Probability that a shape not fully trained would be a better answer.
 
@@ -173,12 +196,12 @@ def believe(problem: ShapeProblem, study: Study) -> Belief:
         for number, accuracy in history.trained.items()
         if history.shapes[number] in points
     ]
-    finished = set(history.accuracies)
-    for cut in history.cuts.values():
-        # A cut training stands for its result only until the shape has been trained in full.
-        if cut.shape not in finished and cut.log_error is not None and cut.shape in points:
-            assert cut.deviation is not None
-            observations.append((*points[cut.shape], cut.log_error, cut.deviation**2))
+    observations += [
+        (*points[shape], prediction.mean, prediction.sd**2)
+        for shape, curve in _cut_curves(history).items()
+        if shape in points
+        and (prediction := _predict_cut(history, points, shape, curve, seed)) is not None
+    ]
     shapes = screening.feasible
     feasible_points = tuple(points[shape] for shape in shapes)
     surrogate, latent = _posterior(tuple(sorted(observations)), feasible_points, seed)
@@ -197,6 +220,77 @@ def believe(problem: ShapeProblem, study: Study) -> Belief:
         latent,
         seed,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedCurves:
+    """Curves of the finished trainings up to an epoch: k of them at E epochs.
+
+    Attributes:
+        points: ``(k, 2)``.
+        log_errors: ``(k, E)``; the last column is the epoch at hand.
+        finals: ``(k,)``, final log errors.
+    """
+
+    points: np.ndarray
+    log_errors: np.ndarray
+    finals: np.ndarray
+
+    @classmethod
+    def of(
+        cls, history: History, points: Mapping[Shape, tuple[float, float]], last: int
+    ) -> FinishedCurves | None:
+        """The curves of these shapes up to a step, or None if too few report there."""
+        numbers = [
+            number
+            for number, curve in sorted(history.curves.items())
+            if last in curve and history.shapes[number] in points
+        ]
+        if len(numbers) < LEAST_CURVES:
+            return None
+        common = set.intersection(*(set(history.curves[number]) for number in numbers))
+        steps = sorted(step for step in common if step <= last)
+        if len(steps) < 3:  # Fewer do not show how much single epochs scatter.
+            return None
+        return cls(
+            np.array([points[history.shapes[number]] for number in numbers]),
+            log_error([[history.curves[number][step] for step in steps] for number in numbers]),
+            log_error([history.trained[number] for number in numbers]),
+        )
+
+    def predict(
+        self, point: tuple[float, float], accuracy: float, seed: int
+    ) -> Normal[float] | None:
+        """The final log error of a training that has this accuracy at the epoch at hand."""
+        return predict_final(
+            self.points,
+            self.log_errors[:, -1],
+            self.finals,
+            np.array(point),
+            float(log_error(accuracy)),
+            jitter=curve_jitter(self.log_errors),
+            seed=seed,
+        )
+
+
+def _cut_curves(history: History) -> dict[Shape, Mapping[int, float]]:
+    """The longest curve of each shape that was cut short and not trained in full since."""
+    finished = set(history.accuracies)
+    cuts = sorted(history.cuts.items(), key=lambda item: (len(item[1].curve), item[0]))
+    return {cut.shape: cut.curve for _, cut in cuts if cut.curve and cut.shape not in finished}
+
+
+def _predict_cut(
+    history: History,
+    points: Mapping[Shape, tuple[float, float]],
+    shape: Shape,
+    curve: Mapping[int, float],
+    seed: int,
+) -> Normal[float] | None:
+    """What a cut training would have ended at; None if too little is known."""
+    last = max(curve)
+    curves = FinishedCurves.of(history, points, last)
+    return None if curves is None else curves.predict(points[shape], curve[last], seed)
 
 
 def _points(problem: ShapeProblem) -> dict[Shape, tuple[float, float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from optuna.pruners import BasePruner
@@ -14,16 +13,15 @@ from optuna.trial import FrozenTrial
 from optuna_shape.constraints import format_quantity
 from optuna_shape.decide.curves import combine
 from optuna_shape.decide.curves import curve_jitter
-from optuna_shape.decide.curves import predict_final
 from optuna_shape.decide.curves import probability_reaches
 from optuna_shape.decide.curves import replay
 from optuna_shape.decide.normal import Normal
 from optuna_shape.decide.surrogate import log_error
 from optuna_shape.errors import InvalidAccuracy
 from optuna_shape.posterior import Belief
+from optuna_shape.posterior import FinishedCurves
 from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
-from optuna_shape.records import Cut
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import shape_of
 
@@ -43,12 +41,13 @@ class ShapePruner(BasePruner):
 
     For an accuracy goal: when the probability that it ends above the best answer so far falls
     below ``delta``, predicted from how much the finished trainings still gained from this epoch
-    on. For the other goals: when a cheaper shape has meanwhile reached the accuracy, so that this
-    one can no longer win. Nothing is predicted there: a cut near the threshold may lose the
-    answer.
+    on. For the other goals: when a cheaper shape has meanwhile reached the accuracy, and not by
+    luck, so that this one can no longer win. Nothing is predicted there: a cut near the
+    threshold may lose the answer.
 
-    A cut shape is not a trained one: its prediction informs the model, and it may be trained in
-    full later. ``trial.report`` carries accuracy in [0, 1], whatever the goal is.
+    A cut shape is not a trained one: what its curve predicts informs the model, whichever pruner
+    cut it, and it may be trained in full later. ``trial.report`` carries accuracy in [0, 1],
+    whatever the goal is.
 
     Args:
         problem: What is asked. Without its ``epochs`` nothing is predicted.
@@ -79,13 +78,13 @@ class ShapePruner(BasePruner):
             cut.shape for cut in belief.history.cuts.values()
         }:
             return False  # Cut once and chosen again, a shape is trained in full.
-        reason = self._obsolete(belief, belief.index[shape])
-        cut = Cut(shape, None, None)
+        position = belief.index[shape]
+        reason = self._obsolete(belief, position)
         if reason is None and belief.goal_costs is None and not math.isnan(value):
-            reason, cut = self._hopeless(belief, trial, cut, step, value)
+            reason = self._hopeless(belief, trial, position, step, value)
         if reason is None:
             return False
-        StudyRecords(study).write_cut(trial._trial_id, cut, reason)
+        StudyRecords(study).write_reason(trial._trial_id, reason)
         _logger.info(f"Trial {trial.number} is cut short: {reason}")
         return True
 
@@ -93,6 +92,8 @@ class ShapePruner(BasePruner):
         costs, answer = belief.goal_costs, belief.answer
         if costs is None or answer is None or costs[answer] >= costs[position]:
             return None
+        if belief.answer_reaches < 1 - self._delta:
+            return None  # It may have been lucky.
         goal = self._problem.goal
         return (
             f"{belief.shapes[answer]} has reached the accuracy with {goal} "
@@ -101,30 +102,23 @@ class ShapePruner(BasePruner):
         )
 
     def _hopeless(
-        self, belief: Belief, trial: FrozenTrial, cut: Cut, step: int, value: float
-    ) -> tuple[str | None, Cut]:
+        self, belief: Belief, trial: FrozenTrial, position: int, step: int, value: float
+    ) -> str | None:
         epochs, answer = self._problem.epochs, belief.answer
         reports = len(trial.intermediate_values)
         if answer is None or epochs is None:
-            return None, cut
+            return None
         if not _MIN_SHARE * epochs <= reports <= _MAX_SHARE * epochs:
-            return None, cut
-        curves = _FinishedCurves.of(belief, step)
-        if curves is None:
-            return None, cut
-        position, best = belief.index[cut.shape], belief.means[answer]
+            return None
+        points = dict(zip(belief.shapes, map(tuple, belief.points)))
+        curves = FinishedCurves.of(belief.history, points, step)
+        if curves is None or len(curves.finals) < _MIN_CURVES:
+            return None
+        best = belief.means[answer]
         target = float(log_error(best))
-        prediction = predict_final(
-            curves.points,
-            curves.log_errors[:, -1],
-            curves.finals,
-            belief.points[position],
-            float(log_error(value)),
-            jitter=curve_jitter(curves.log_errors),
-            seed=belief.seed,
-        )
+        prediction = curves.predict(points[belief.shapes[position]], value, belief.seed)
         if prediction is None:
-            return None, cut
+            return None
         # The curve has to say so, and the model of shapes must not know better: a shape that it
         # still holds for good would be chosen again at once.
         mean, sd = belief.latent.marginal()
@@ -133,67 +127,28 @@ class ShapePruner(BasePruner):
             probability_reaches(prediction, target), probability_reaches(together, target)
         )
         if probability >= self._delta:
-            return None, cut
-        if curves.would_lose(target, self._delta, _MIN_SHARE, belief.seed):
+            return None
+        if _would_lose(curves, target, self._delta, belief.seed):
             _logger.info(
                 f"Trial {trial.number} goes on: the rule that would cut it here would also have "
                 "cut the best finished training."
             )
-            return None, cut
-        reason = (
+            return None
+        return (
             f"at epoch {reports} of {epochs} its accuracy is "
             f"{format_quantity('accuracy', value)}; "
             f"the probability of ending above {format_quantity('accuracy', best)} is "
             f"{probability:.2g}"
         )
-        return reason, Cut(cut.shape, prediction.mean, prediction.sd)
 
 
-@dataclass(frozen=True)
-class _FinishedCurves:
-    """Curves of the finished trainings up to an epoch: k of them at E epochs.
-
-    Attributes:
-        points: ``(k, 2)``.
-        log_errors: ``(k, E)``; the last column is the epoch at hand.
-        finals: ``(k,)``, final log errors.
-    """
-
-    points: np.ndarray
-    log_errors: np.ndarray
-    finals: np.ndarray
-
-    @classmethod
-    def of(cls, belief: Belief, last: int) -> _FinishedCurves | None:
-        """The curves up to a step, or None if too few report there."""
-        history = belief.history
-        numbers = [
-            number
-            for number, curve in history.curves.items()
-            if last in curve and history.shapes[number] in belief.index
-        ]
-        if len(numbers) < _MIN_CURVES:
-            return None
-        common = set.intersection(*(set(history.curves[number]) for number in numbers))
-        steps = sorted(step for step in common if step <= last)
-        if len(steps) < 3:  # Fewer do not show how much single epochs scatter.
-            return None
-        positions = [belief.index[history.shapes[number]] for number in numbers]
-        return cls(
-            belief.points[positions],
-            log_error([[history.curves[number][step] for step in steps] for number in numbers]),
-            log_error([history.trained[number] for number in numbers]),
-        )
-
-    def would_lose(self, target: float, delta: float, first_share: float, seed: int) -> bool:
-        """Whether the rule would have cut one of these that reached the target."""
-        epochs = self.log_errors.shape[1]
-        judged = range(max(2, math.ceil(first_share * epochs)), epochs)
-        jitters = np.array([curve_jitter(self.log_errors[:, : e + 1]) for e in judged])
-        values = self.log_errors[:, list(judged)]
-        return (
-            replay(
-                self.points, values, self.finals, target, delta=delta, jitters=jitters, seed=seed
-            )
-            > 0
-        )
+def _would_lose(curves: FinishedCurves, target: float, delta: float, seed: int) -> bool:
+    """Whether the rule would have cut one of these trainings that reached the target."""
+    epochs = curves.log_errors.shape[1]
+    judged = range(max(2, math.ceil(_MIN_SHARE * epochs)), epochs)
+    jitters = np.array([curve_jitter(curves.log_errors[:, : e + 1]) for e in judged])
+    values = curves.log_errors[:, list(judged)]
+    lost = replay(
+        curves.points, values, curves.finals, target, delta=delta, jitters=jitters, seed=seed
+    )
+    return lost > 0

@@ -68,7 +68,6 @@ _SCREENING = "shape:screening"
 _LEASE = "shape:lease"
 _STOP = "shape:stop"
 _CLAIM = "shape:claim"
-_CUT = "shape:cut"
 _FAILURE = "shape:failure"
 _CERTAINTY = "shape:certainty"
 
@@ -97,18 +96,15 @@ _HOST = socket.gethostname()
 
 @dataclass(frozen=True)
 class Cut:
-    """A training that was cut short, and what it would have reached by prediction.
+    """A training that was cut short, by whatever pruner or by the user.
 
     Attributes:
         shape: What was trained.
-        log_error: Predicted mean of the final log error ``-log(1 - accuracy)``; :obj:`None` if
-            nothing was predicted.
-        deviation: Standard deviation of that prediction.
+        curve: Reported accuracies, ``{step: accuracy}``.
     """
 
     shape: Shape
-    log_error: float | None
-    deviation: float | None
+    curve: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -416,13 +412,6 @@ class StudyRecords:
         self._storage.set_trial_system_attr(trial_id, _FAILURE, reason[:_MAX_CHARACTERS])
         self.write_reason(trial_id, reason)
 
-    def write_cut(self, trial_id: int, cut: Cut, reason: str) -> None:
-        """Store that a training is cut short, and the prediction that stands in for it."""
-        self._storage.set_trial_system_attr(
-            trial_id, _CUT, {"log_error": cut.log_error, "deviation": cut.deviation}
-        )
-        self.write_reason(trial_id, reason)
-
     # Attributes.
 
     def _attributes(self) -> dict[str, Any]:
@@ -473,9 +462,7 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
             if claim and claim["worker"] == _worker():
                 running_here.append(number)
         elif trial.state == TrialState.PRUNED and claim:
-            # Without a prediction of ours it was cut by another pruner, or by the user.
-            cut = attributes.get(_CUT) or {"log_error": None, "deviation": None}
-            cuts[number] = Cut(shape, cut["log_error"], cut["deviation"])
+            cuts[number] = Cut(shape, _finite(trial.intermediate_values))
         elif trial.state == TrialState.FAIL:
             reason = attributes.get(_FAILURE)
             if reason != INTERRUPTED:  # Which says nothing against the shape.

@@ -41,6 +41,12 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 _chance = random.SystemRandom()
 #: Shapes of the initial design.
 DESIGN_SIZE = 5
+#: Trainings after which the accuracy of an answer is not doubted any more, but stated.
+MOST_TRAININGS = 2
+# The answer is trained again while more than this speaks against its accuracy ...
+_DOUBT = 0.01
+# ... and less than this for a cheaper shape: before, new shapes say more.
+_UNLIKELY = 0.05
 _PATIENCE = 0.2
 
 
@@ -233,6 +239,8 @@ def _rank_by_cost(
     threshold, answer = float(log_error(belief.accuracy_bound or 0.0)), belief.answer
     best = None if answer is None else float(goal_costs[answer])
     once = [i for i in belief.trained if len(belief.history.accuracies[belief.shapes[i]]) == 1]
+    if answer is not None and _is_last_doubt(belief):
+        return [(answer, True)]
     replicates = replicate_candidates(
         belief.latent,
         threshold,
@@ -249,6 +257,16 @@ def _rank_by_cost(
             pending, threshold, goal_costs, second, belief.training_costs
         )[answer]
     return _ordered(belief, scores, free, replicates)
+
+
+def _is_last_doubt(belief: Belief) -> bool:
+    """Whether it is only the answer's own accuracy that keeps the search from its end."""
+    return (
+        belief.answer not in belief.running
+        and belief.answer_trainings < MOST_TRAININGS
+        and belief.answer_reaches < 1 - _DOUBT
+        and belief.better_probability(0.0) <= _UNLIKELY
+    )
 
 
 def _ordered(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,57 @@ def test_it_waits_for_enough_trainings(make_problem: MakeProblem) -> None:
         formula_objective(problem, lambda shape: 0.9), callbacks=[ShapeTerminator(problem)]
     )
     assert trained(study) >= 6
+
+
+def wide(shape: Shape) -> float:
+    """An accuracy that grows with width above all."""
+    return 0.95 - 0.3 * shape.depth**-0.2 * (shape.width / 4) ** -0.5
+
+
+def lucky(lucky_shape: Shape) -> Callable[[Shape], float]:
+    """The same, but the first training of one shape is lucky."""
+    times: Counter[Shape] = Counter()
+
+    def accuracy(shape: Shape) -> float:
+        times[shape] += 1
+        return wide(shape) + (0.006 if shape == lucky_shape and times[shape] == 1 else 0.0)
+
+    return accuracy
+
+
+def test_a_lucky_answer_to_a_cost_goal_is_trained_again(make_problem: MakeProblem) -> None:
+    candidate = Shape(2, 8)
+    bound = wide(candidate) + 0.0035  # Between what it shows at first and what it is worth.
+    problem = make_problem("size", (f"accuracy >= {bound}",))
+    study = make_study(problem)
+    cheaper = [*((depth, 4) for depth in range(1, 7)), (1, 8)]
+    for depth, width in (*cheaper, candidate):
+        study.enqueue_trial({"depth": depth, "width": width})
+    objective, records = formula_objective(problem, lucky(candidate)), StudyRecords(study)
+    study.optimize(objective, n_trials=len(cheaper) + 1, callbacks=[ShapeTerminator(problem)])
+    best = problem.best(study)
+    assert best is not None
+    assert best.shape == candidate
+    assert records.stop() is None, "nothing cheaper is left, but the answer may have been lucky"
+    study.optimize(objective, n_trials=1, callbacks=[ShapeTerminator(problem)])
+    assert len(records.history().accuracies[candidate]) == 2
+    study.optimize(objective, callbacks=[ShapeTerminator(problem)])
+    stop, best = records.stop(), problem.best(study)
+    assert stop is not None
+    assert best is not None
+    assert best.shape != candidate, "the mean of two trainings is below the bound"
+    assert stop["reaches"] >= 0.95 or len(records.history().accuracies[best.shape]) == 2
+
+
+def test_no_probability_is_stated_before_the_model_knows_enough(
+    make_problem: MakeProblem,
+) -> None:
+    problem = make_problem()
+    study = make_study(problem)
+    study.optimize(
+        formula_objective(problem), n_trials=7, callbacks=[ShapeTerminator(problem, delta=1e-6)]
+    )
+    assert sorted(StudyRecords(study).certainties()) == [5, 6]
 
 
 @pytest.mark.parametrize("options", [{"epsilon": -0.1}, {"epsilon": 1.0}, {"delta": 0.0}])

@@ -14,6 +14,7 @@ from optuna_shape import Shape
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapePruner
 from optuna_shape import ShapeSampler
+from optuna_shape.posterior import believe
 from optuna_shape.records import StudyRecords
 
 MakeProblem = Callable[..., ShapeProblem]
@@ -54,10 +55,43 @@ def test_cuts_a_hopeless_training_and_says_why(make_problem: MakeProblem) -> Non
     assert "the probability of ending above" in cut.user_attrs["reason"]
     history = StudyRecords(study).history()
     assert history.cuts[8].shape == Shape(2, 8)
-    log_error = history.cuts[8].log_error
-    assert log_error is not None
-    assert 1 - math.exp(-log_error) < surface(Shape(2, 8))
     assert Shape(2, 8) not in history.accuracies, "a cut shape is not a trained one"
+
+
+class CutAt(optuna.pruners.BasePruner):
+    """Somebody else's pruner: it cuts one trial at one epoch."""
+
+    def __init__(self, number: int, epoch: int) -> None:
+        self._where = number, epoch
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return (trial.number, trial.last_step) == self._where
+
+
+def test_what_any_pruner_cuts_informs_the_model(make_problem: MakeProblem) -> None:
+    problem = make_problem(epochs=EPOCHS)
+    shapes = ((1, 4), (6, 4), (1, 24), (3, 16), (6, 24), (4, 16), (2, 8))
+    believed = {}
+    for level in (0.0, 0.1):
+
+        def accuracy(shape: Shape, level: float = level) -> float:
+            return surface(shape) - (level if shape == Shape(2, 8) else 0.0)
+
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=ShapeSampler(problem, seed=0),
+            pruner=CutAt(len(shapes) - 1, 6),
+        )
+        for depth, width in shapes:
+            study.enqueue_trial({"depth": depth, "width": width})
+        study.optimize(report_all(problem, accuracy), n_trials=len(shapes))
+        assert study.trials[-1].state == TrialState.PRUNED
+        belief = believe(problem, study)
+        mean, _ = belief.latent.marginal()
+        position = belief.index[Shape(2, 8)]
+        believed[level] = 1 - math.exp(-mean[position])
+        assert position in belief.untrained
+    assert believed[0.0] > believed[0.1] + 0.02
 
 
 def test_a_cut_shape_that_is_chosen_again_is_trained_in_full(make_problem: MakeProblem) -> None:

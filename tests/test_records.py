@@ -125,7 +125,6 @@ def test_history_does_not_depend_on_the_order_of_trials(order: list[int]) -> Non
         trial.report(0.5, 1)
         if depth == 4:
             records.claim(trial._trial_id, Shape(4, 8))
-            records.write_cut(trial._trial_id, Cut(Shape(4, 8), 1.0, 0.1), "late")
             study.tell(trial, state=TrialState.PRUNED)
         elif depth == 5:
             study.tell(trial, state=TrialState.FAIL)
@@ -136,7 +135,7 @@ def test_history_does_not_depend_on_the_order_of_trials(order: list[int]) -> Non
     history = read_history([trials[i] for i in order])
     assert history == read_history(trials)
     assert history.accuracies == {Shape(d, 8): [d / 10] for d in (1, 2, 3)}
-    assert history.cuts == {3: Cut(Shape(4, 8), 1.0, 0.1)}
+    assert history.cuts == {3: Cut(Shape(4, 8), {1: 0.5})}
     assert history.losses == {Shape(5, 8): 1}
 
 

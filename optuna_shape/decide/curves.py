@@ -16,10 +16,10 @@ from optuna_shape.decide._arrays import Floats
 from optuna_shape.decide.normal import Normal
 from optuna_shape.decide.normal import cdf
 from optuna_shape.decide.surrogate import Surrogate
-from optuna_shape.decide.surrogate import fit_with_levels
+from optuna_shape.decide.surrogate import fit_with_errors
 
-# Two gaps give no idea of how gaps vary.
-_LEAST_CURVES = 3
+#: Two gaps give no idea of how gaps vary.
+LEAST_CURVES = 3
 
 
 def predict_final(
@@ -48,12 +48,12 @@ def predict_final(
         The log error that the training would show at its end, repeat noise of the gap included.
         :obj:`None` with fewer than three finished trainings.
     """
-    if len(points) < _LEAST_CURVES:
+    if len(points) < LEAST_CURVES:
         return None
     surrogate = _gap_model(points, values_now, finals, jitter, seed)
     mean, sd = surrogate.predict(np.reshape(point, (1, 2))).marginal()
     final = value + float(mean[0])
-    noise = surrogate.noise_variance(_levels(np.array([value]), np.array([final])))
+    noise = surrogate.noise_variance(_errors(np.array([value]), np.array([final])))
     return Normal(final, float(np.sqrt(sd[0] ** 2 + noise[0] + jitter**2)))
 
 
@@ -118,7 +118,7 @@ def replay(
         any of the epochs: 0 if there are none, or too few to predict from.
     """
     good = finals >= target
-    if not good.any() or len(points) <= _LEAST_CURVES:
+    if not good.any() or len(points) <= LEAST_CURVES:
         return 0.0
     cut = np.zeros(len(points), dtype=bool)
     for now, jitter in zip(curves.T, np.zeros(curves.shape[1]) if jitters is None else jitters):
@@ -144,10 +144,10 @@ def _fitted(
     gaps = final - now
     extra = np.full_like(gaps, jitter**2)
     where = np.frombuffer(points).reshape(-1, 2)
-    return fit_with_levels(where, gaps, _levels(now, final), extra, seed=seed)
+    return fit_with_errors(where, gaps, _errors(now, final), extra, seed=seed)
 
 
-def _levels(values_now: Floats, finals: Floats) -> Floats:
-    """Reciprocal error rates whose squares add up: a gap is the difference of two noisy values."""
-    levels: Floats = np.sqrt(np.exp(2.0 * values_now) + np.exp(2.0 * finals))
-    return levels
+def _errors(values_now: Floats, finals: Floats) -> Floats:
+    """Error rates that a gap's noise follows: between that of now and the final one."""
+    errors: Floats = np.exp(-(values_now + finals) / 2.0)
+    return errors

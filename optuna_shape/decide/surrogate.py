@@ -7,9 +7,10 @@ Notation, used throughout :mod:`optuna_shape.decide`:
 * :math:`x \in [0, 1]^2` is a point: scaled logarithms of depth and width (:func:`unit_points`).
   ``n`` points were trained, ``N`` points make up the space.
 * :math:`f(x)` is the *latent* log error: that of the shape, without the luck of one training. One
-  training shows :math:`y = f(x) + \varepsilon`, where :math:`\varepsilon` has the variance
-  :math:`\log(1 + \sigma^2 / (1 - a)^2)` and :math:`\sigma` is the *repeat noise*, the standard
-  deviation of accuracy between trainings of one shape that differ in their seeds only.
+  training shows :math:`y = f(x) + \varepsilon`, where :math:`\varepsilon` has the standard
+  deviation :math:`\sigma e^\gamma`, with the error rate :math:`e` relative to the least that was
+  observed. :math:`\sigma` is the *repeat noise*, between trainings of one shape that differ in
+  their seeds only. It grows with the error: networks that train badly repeat badly, too.
 
 The model is a Gaussian process on :math:`f`. Few observations leave its hyper-parameters (length
 scales, repeat noise, ...) open, and to plug in the likeliest would make it over-confident. They
@@ -22,6 +23,7 @@ Everything is float64 and follows from the arguments. The order of observations 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,29 +98,29 @@ def fit(
     if extra_variance is None:
         extra_variance = np.zeros_like(log_errors)
     extra_variance = np.asarray(extra_variance, dtype=np.float64)
-    levels = np.exp(log_errors)
-    return fit_with_levels(points, log_errors, levels, extra_variance, seed=seed)
+    return fit_with_errors(points, log_errors, np.exp(-log_errors), extra_variance, seed=seed)
 
 
-def fit_with_levels(
-    points: Floats, values: Floats, levels: Floats, extra_variance: Floats, *, seed: int
+def fit_with_errors(
+    points: Floats, values: Floats, errors: Floats, extra_variance: Floats, *, seed: int
 ) -> Surrogate:
-    r"""Like :func:`fit`, for values whose noise variance is :math:`\log(1 + \sigma^2 l^2)`.
+    r"""Like :func:`fit`, for values whose noise follows error rates of their own.
 
     Args:
         points: Where, ``n x 2``.
         values: What was seen, ``n``: log errors, or differences of such.
-        levels: :math:`l`, ``n``. For a log error it is :math:`e^y = 1 / (1 - a)`.
+        errors: Error rates, ``n``. Of a log error :math:`y` it is :math:`\exp(-y) = 1 - a`.
         extra_variance: Variance on top, ``n``.
         seed: Of the quasi-random draws of hyper-parameters.
     """
-    columns = np.column_stack([points, values, levels, extra_variance])
+    columns = np.column_stack([points, values, errors, extra_variance])
     if not np.isfinite(columns).all() or (extra_variance < 0.0).any():
         raise ValueError("Points, values and variances must be finite, and no variance negative.")
     # Sums in another order differ in the last bits, and those could tip the choice of a member.
     order = np.lexsort(columns.T)
     points, values = points[order], values[order]
     count = len(values)
+    least = float(errors.min(initial=np.inf)) if count > 0 else 1.0
     centre = float(values.mean()) if count > 0 else _USUAL_LOG_ERROR
     squares = float(((values - centre) ** 2).sum())
     scale = float(np.sqrt((squares + _USUAL_SCALE**2) / max(count, 1)))
@@ -131,12 +133,12 @@ def fit_with_levels(
         gp, weights = _gp.fit(
             torch.from_numpy(points),
             torch.from_numpy((values - centre) / scale),
-            torch.from_numpy(levels[order]),
+            torch.from_numpy(errors[order] / least),
             torch.from_numpy(extra_variance[order]),
             scale,
             seed,
         )
-    return Surrogate(weights.numpy(), centre, scale, gp, order)
+    return Surrogate(weights.numpy(), centre, scale, least, gp, order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +149,13 @@ class Surrogate:
         weights: ``M``, posterior probabilities of the members, heaviest first.
         centre: Log error that the members call 0.
         scale: Log error that the members call 1.
+        least_error: Least error rate observed, to which the noise refers.
     """
 
     weights: Floats
     centre: float
     scale: float
+    least_error: float
     _gp: BatchGP
     _order: Indices
 
@@ -163,16 +167,21 @@ class Surrogate:
 
     @property
     def repeat_noise(self) -> float:
-        """Standard deviation of accuracy between repeated trainings: the members' median."""
+        """Standard deviation of log error between repeated trainings: the members' median.
+
+        Of the most accurate shape observed. Its accuracy scatters by this share of its error.
+        """
         noise = self._gp.members.repeat_noise.numpy()
         order = np.argsort(noise)
         middle = int(np.searchsorted(np.cumsum(self.weights[order]), 0.5))
         return float(noise[order[min(middle, len(order) - 1)]])
 
-    def noise_variance(self, levels: Floats) -> Floats:
-        r"""Mixture mean of the noise variance :math:`\log(1 + \sigma^2 l^2)`, ``k``."""
-        noise = self._gp.members.repeat_noise.numpy()[:, None]
-        variance: Floats = self.weights @ np.log1p((noise * levels) ** 2)
+    def noise_variance(self, errors: Floats) -> Floats:
+        """Mixture mean of the noise variance at some error rates, ``k``."""
+        import torch
+
+        relative = torch.from_numpy(np.asarray(errors, dtype=np.float64) / self.least_error)
+        variance: Floats = self.weights @ self._gp.members.noise(relative).numpy()
         return variance
 
     def predict(self, points: Floats) -> Posterior:
@@ -305,14 +314,15 @@ class Posterior:
 
         surrogate = self._surrogate
         believed = torch.from_numpy(self.mean[:, pending])
+        errors = (-believed).exp()
         with _gp.isolated():
             gp = surrogate._gp.extended(
                 torch.from_numpy(self.points[pending]),
                 (believed - surrogate.centre) / surrogate.scale,
-                surrogate._gp.members.noise(believed.exp()) / surrogate.scale**2,
+                surrogate._gp.members.noise(errors / surrogate.least_error) / surrogate.scale**2,
             )
         order = np.arange(len(surrogate._order) + len(pending))
-        believer = Surrogate(surrogate.weights, surrogate.centre, surrogate.scale, gp, order)
+        believer = replace(surrogate, _gp=gp, _order=order)
         return _posterior(believer, self.points)
 
 

@@ -91,7 +91,7 @@ def test_replicates_where_in_doubt_and_worth_it() -> None:
     points = grid(1, 5)
     threshold = float(log_error(0.9))
     # The middle three measured so close to the threshold that luck decides.
-    seen = log_error([0.7, 0.8999, 0.9001, 0.9, 0.97])
+    seen = log_error([0.7, 0.8999, 0.9001, 0.899, 0.97])
     trained, goal_costs = np.arange(5), np.array([1.0, 3.0, 2.0, 9.0, 4.0])
     posterior = fit(points, seen, np.full(5, 1e-4), seed=0).predict(points)
     assert replicate_candidates(posterior, threshold, trained, goal_costs, None).tolist() == [

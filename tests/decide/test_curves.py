@@ -14,7 +14,7 @@ from optuna_shape.decide.curves import predict_final
 from optuna_shape.decide.curves import probability_reaches
 from optuna_shape.decide.curves import replay
 from optuna_shape.decide.normal import Normal
-from optuna_shape.decide.surrogate import fit_with_levels
+from optuna_shape.decide.surrogate import fit_with_errors
 
 
 def trainings(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,13 +41,13 @@ def test_predicts_by_the_gap_and_not_by_the_level() -> None:
 def test_is_the_gap_model_plus_the_repeat_noise_of_a_gap() -> None:
     points, now, finals = trainings(8)
     point, value = np.array([0.3, 0.9]), 1.1
-    levels = np.sqrt(np.exp(2 * now) + np.exp(2 * finals))
-    model = fit_with_levels(points, finals - now, levels, np.zeros(8), seed=4)
+    errors = np.sqrt(np.exp(-now) * np.exp(-finals))
+    model = fit_with_errors(points, finals - now, errors, np.zeros(8), seed=4)
     gap, latent = model.predict(point[None]).marginal()
     final = value + gap[0]
-    sigma = model._gp.members.repeat_noise.numpy()
-    level = np.exp(2 * value) + np.exp(2 * final)
-    noise = model.weights @ np.log1p(sigma**2 * level)
+    members = model._gp.members
+    relative = np.exp(-(value + final) / 2) / errors.min()
+    noise = model.weights @ (members.repeat_noise * relative**members.noise_growth).numpy() ** 2
     prediction = predict_final(points, now, finals, point, value, seed=4)
     assert prediction == pytest.approx((final, np.sqrt(latent[0] ** 2 + noise)), rel=1e-9)
 

@@ -17,7 +17,7 @@ N_OBSERVED = 6
 
 @pytest.fixture
 def members() -> Members:
-    return Members.from_normal(torch.from_numpy(np.random.default_rng(1).normal(size=(3, 5))))
+    return Members.from_normal(torch.from_numpy(np.random.default_rng(1).normal(size=(3, 6))))
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def observed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def build(members: Members, observed: tuple[np.ndarray, ...]) -> BatchGP:
-    points, targets, levels = (torch.from_numpy(part) for part in observed)
-    return BatchGP(members, points, targets, members.noise(levels))
+    points, targets, errors = (torch.from_numpy(part) for part in observed)
+    return BatchGP(members, points, targets, members.noise(errors))
 
 
 def prior(members: Members, m: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -40,14 +40,20 @@ def prior(members: Members, m: int, left: np.ndarray, right: np.ndarray) -> np.n
     return 1.0 + trend + float(members.deviation[m]) ** 2 * matern
 
 
+def noise_of(members: Members, m: int, errors: np.ndarray) -> np.ndarray:
+    """The noise variance of the docstring."""
+    growth = errors ** (2 * float(members.noise_growth[m]))
+    return float(members.repeat_noise[m]) ** 2 * growth
+
+
 def test_posterior_is_the_textbook_one(members: Members, observed: tuple[np.ndarray, ...]) -> None:
-    points, targets, levels = observed
+    points, targets, errors = observed
     elsewhere = np.random.default_rng(3).random((4, 2))
     gp = build(members, observed)
     mean, variance = gp.moments(torch.from_numpy(elsewhere))
     covariance = gp.covariance(torch.from_numpy(elsewhere), torch.from_numpy(elsewhere[:2]))
     for m in range(len(members)):
-        noise = np.log1p((float(members.repeat_noise[m]) * levels) ** 2)
+        noise = noise_of(members, m, errors)
         inverse = np.linalg.inv(prior(members, m, points, points) + np.diag(noise))
         cross = prior(members, m, elsewhere, points)
         expected = prior(members, m, elsewhere, elsewhere) - cross @ inverse @ cross.T
@@ -61,10 +67,10 @@ def test_marginal_likelihood_is_that_of_scipy(
 ) -> None:
     from scipy.stats import multivariate_normal
 
-    points, targets, levels = observed
+    points, targets, errors = observed
     likelihood = build(members, observed).log_marginal_likelihood()
     for m in range(len(members)):
-        noise = np.log1p((float(members.repeat_noise[m]) * levels) ** 2)
+        noise = noise_of(members, m, errors)
         covariance = prior(members, m, points, points) + np.diag(noise)
         expected = multivariate_normal.logpdf(targets, cov=covariance)
         assert float(likelihood[m]) == pytest.approx(expected, rel=1e-8)
@@ -76,7 +82,7 @@ def test_agrees_with_botorch(members: Members, observed: tuple[np.ndarray, ...])
     from gpytorch.kernels import LinearKernel
     from gpytorch.means import ZeroMean
 
-    points, targets, levels = (torch.from_numpy(part) for part in observed)
+    points, targets, errors = (torch.from_numpy(part) for part in observed)
     elsewhere = torch.from_numpy(np.random.default_rng(3).random((4, 2)))
     linear, constant = LinearKernel(), ConstantKernel()
     linear.variance = members.trend[0] ** 2
@@ -84,7 +90,7 @@ def test_agrees_with_botorch(members: Members, observed: tuple[np.ndarray, ...])
     model = SingleTaskGP(
         points - 0.5,
         targets[:, None],
-        members[:1].noise(levels).mT,
+        members[:1].noise(errors).mT,
         covar_module=members[:1].kernel() + linear + constant,
         mean_module=ZeroMean(),
         outcome_transform=None,
@@ -100,13 +106,13 @@ def test_leave_one_out_is_that_of_refits(
     members: Members, observed: tuple[np.ndarray, ...]
 ) -> None:
     mean, variance, log_density = build(members, observed).leave_one_out()
-    levels = torch.from_numpy(observed[2])
+    errors = torch.from_numpy(observed[2])
     for i in range(N_OBSERVED):
         rest = np.arange(N_OBSERVED) != i
         refitted = build(members, tuple(part[rest] for part in observed))
         point = torch.from_numpy(observed[0][[i]])
         expected, latent = (part[:, 0] for part in refitted.moments(point))
-        spread = latent + members.noise(levels)[:, i]
+        spread = latent + members.noise(errors)[:, i]
         density = torch.distributions.Normal(expected, spread.sqrt()).log_prob(
             torch.tensor(observed[1][i])
         )
@@ -152,12 +158,12 @@ def test_second_round_integrates_like_many_draws_of_the_prior() -> None:
     rng = np.random.default_rng(6)
     points = torch.from_numpy(rng.random((12, 2)))
     targets = points.sum(-1) - 1.0 + 0.05 * torch.from_numpy(rng.normal(size=12))
-    levels, extra = torch.full_like(targets, 5.0), torch.zeros_like(targets)
+    errors, extra = torch.full_like(targets, 5.0), torch.zeros_like(targets)
     where = torch.from_numpy(rng.random((5, 2)))
-    gp, weights = _gp.fit(points, targets, levels, extra, 1.0, seed=0)
+    gp, weights = _gp.fit(points, targets, errors, extra, 1.0, seed=0)
 
-    many = Members.from_normal(torch.from_numpy(rng.normal(size=(20_000, 5))))
-    brute = BatchGP(many, points, targets, many.noise(levels))
+    many = Members.from_normal(torch.from_numpy(rng.normal(size=(20_000, 6))))
+    brute = BatchGP(many, points, targets, many.noise(errors))
     posterior = torch.softmax(brute.log_marginal_likelihood(), 0)
     expected, latent = brute.moments(where)
     mean, variance = gp.moments(where)
@@ -167,17 +173,17 @@ def test_second_round_integrates_like_many_draws_of_the_prior() -> None:
 
 
 def test_members_are_few_and_weighted(observed: tuple[np.ndarray, ...]) -> None:
-    points, targets, levels = (torch.from_numpy(part) for part in observed)
-    gp, weights = _gp.fit(points, targets, levels, torch.zeros_like(targets), 1.0, seed=0)
+    points, targets, errors = (torch.from_numpy(part) for part in observed)
+    gp, weights = _gp.fit(points, targets, errors, torch.zeros_like(targets), 1.0, seed=0)
     assert len(gp.members) == len(weights) <= 32
     assert float(weights.sum()) == pytest.approx(1.0)
     assert (weights > 0).all()
 
 
-def test_noise_of_a_nearly_perfect_accuracy_is_bounded(members: Members) -> None:
-    noise = members.noise(torch.tensor([1.0, 1e4], dtype=torch.float64))
-    np.testing.assert_allclose(noise[:, 0], members.repeat_noise**2, rtol=1e-3)
-    assert (noise[:, 1] < 15.0).all()
+def test_noise_refers_to_the_least_error_and_grows_from_there(members: Members) -> None:
+    noise = members.noise(torch.tensor([1.0, 4.0], dtype=torch.float64))
+    np.testing.assert_allclose(noise[:, 0], members.repeat_noise**2)
+    np.testing.assert_allclose(noise[:, 1] / noise[:, 0], 16.0**members.noise_growth)
 
 
 def test_cholesky_helps_only_the_member_that_needs_it() -> None:

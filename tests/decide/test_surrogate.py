@@ -62,7 +62,8 @@ def test_recovers_a_surface() -> None:
     error = mean - log_error(surface(points))
     assert np.abs(accuracy(mean) - surface(points)).max() < 0.02
     assert 0.3 < np.sqrt(np.mean((error / sd) ** 2)) < 2.0
-    assert 0.001 < surrogate.repeat_noise < 0.009
+    error = 1 - surface(points[trained]).max()
+    assert 0.001 < surrogate.repeat_noise * error < 0.009
 
 
 def test_repeat_noise_is_learned_from_replicates() -> None:
@@ -72,7 +73,20 @@ def test_repeat_noise_is_learned_from_replicates() -> None:
         fit(points, log_error(0.8 + sigma * rng.standard_normal(30)), seed=0).repeat_noise
         for sigma in (0.001, 0.01)
     ]
-    assert found == pytest.approx([0.001, 0.01], rel=0.4)
+    assert found == pytest.approx([0.005, 0.05], rel=0.4)
+
+
+def test_noise_that_grows_with_the_error_is_learned() -> None:
+    rng = np.random.default_rng(0)
+    points = np.repeat(grid(2, 3), 8, axis=0)
+    errors = np.repeat([0.4, 0.2, 0.1, 0.08, 0.06, 0.05], 8)
+    scatter = {}
+    for growth in (0.0, 1.0):
+        noise = 0.05 * (errors / 0.05) ** growth * rng.standard_normal(len(points))
+        surrogate = fit(points, -np.log(errors) + noise, seed=0)
+        scatter[growth] = np.sqrt(surrogate.noise_variance(np.array([0.05, 0.4])))
+    assert scatter[0.0] == pytest.approx([0.05, 0.05], rel=0.4)
+    assert scatter[1.0] == pytest.approx([0.05, 0.4], rel=0.4)
 
 
 def test_prior_without_observations() -> None:
@@ -118,7 +132,7 @@ def test_space_of_5000_shapes() -> None:
     samples = posterior.samples(200, np.arange(len(points)), seed=0)
     mean, sd = posterior.marginal()
     assert np.sqrt(np.mean(((samples.mean(axis=0) - mean) / sd) ** 2)) < 0.3
-    assert posterior.given(np.array([7])).sd[:, 7].max() < posterior.sd[:, 7].min()
+    assert (posterior.given(np.array([7])).sd[:, 7] < 0.7 * posterior.sd[:, 7]).all()
 
 
 def test_300_observations() -> None:
@@ -276,8 +290,10 @@ def test_given_is_a_fit_with_one_observation_more() -> None:
     pending, where = 5, np.arange(20)
     after: Posterior = posterior.given(np.array([pending]))
     covariance = posterior.covariance(where)
-    sigma = posterior._surrogate._gp.members.repeat_noise.numpy()
-    noise = np.log1p((sigma * np.exp(posterior.mean[:, pending])) ** 2)
+    surrogate = posterior._surrogate
+    members = surrogate._gp.members
+    relative = torch.from_numpy(np.exp(-posterior.mean[:, pending]) / surrogate.least_error)
+    noise = (members.repeat_noise * relative**members.noise_growth).numpy() ** 2
     gain = covariance[:, :, pending] ** 2 / (covariance[:, pending, pending] + noise)[:, None]
     np.testing.assert_allclose(after.sd**2, posterior.sd**2 - gain, rtol=1e-5)
     assert posterior.given(np.array([], dtype=int)) is posterior
@@ -288,7 +304,7 @@ def test_extra_variance_weakens_an_observation() -> None:
     values = np.array([1.0, 1.2, 1.5, 1.7, 1.6])
     sure = fit(points, values, seed=0).predict(points).marginal()
     vague = fit(points, values, np.array([0, 0, 0, 0, 1.0]), seed=0).predict(points).marginal()
-    assert sure.mean[4] == pytest.approx(1.6, abs=0.03)
+    assert sure.mean[4] == pytest.approx(1.6, abs=0.05)
     assert 1.3 < vague.mean[4] < 1.5
     assert vague.sd[4] > sure.sd[4]
 
