@@ -9,6 +9,7 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
@@ -357,37 +358,12 @@ def _run(
         problem.screen(study)
     display.screening()
 
-    def train_one(model: torch.nn.Module, trial: optuna.Trial) -> float:
-        shape = (trial.params["depth"], trial.params["width"])
-
-        def report(epoch: int, accuracy: float) -> None:
-            display.epoch(trial, epoch, accuracy)
-            trial.report(accuracy, epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned(trial.user_attrs.get("reason", "cut short"))
-
-        accuracy = train(
-            model,
-            images,
-            epochs=problem.epochs or 1,
-            seed=seed,
-            device=device,
-            report=report,
-        )
-        save_checkpoint(folder / f"trial-{trial.number}", model, problem.space, shape, {})
-        return accuracy
-
-    objective = problem.objective(train_one)
-
-    def seeded(trial: optuna.Trial) -> float:
-        torch.manual_seed(seed)  # The same shape begins with the same weights in every search.
-        return objective(trial)
-
+    objective = _objective(problem, display, images, folder, device, seed)
     if StudyRecords(study).stop() is None:
         try:
             with display.live():
                 study.optimize(
-                    seeded,
+                    objective,
                     n_trials=trials,
                     callbacks=[ShapeTerminator(problem), display.trial_ended],
                 )
@@ -401,6 +377,45 @@ def _run(
         raise typer.Exit(EXIT_NO_ANSWER)
     checkpoint, test = _publish(problem, answer, images, folder, device)
     display.answer(answer, test, checkpoint)
+
+
+def _objective(
+    problem: ShapeProblem,
+    display: SearchDisplay,
+    images: Data,
+    folder: Path,
+    device: torch.device,
+    seed: int,
+) -> Callable[[optuna.Trial], float]:
+    """Make the objective of a search whose trainings are kept in a folder."""
+
+    def train_one(_: torch.nn.Module, trial: optuna.Trial) -> float:
+        shape = Shape(trial.params["depth"], trial.params["width"])
+        earlier = len(StudyRecords(trial.study).history().accuracies.get(shape, []))
+        # A shape begins with the same weights in every search, a replicate with others. The seed
+        # is known only now, so the network is built again.
+        torch.manual_seed(seed + earlier)
+        model = problem.space.build(shape)
+
+        def report(epoch: int, accuracy: float) -> None:
+            display.epoch(trial, epoch, accuracy)
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned(trial.user_attrs.get("reason", "cut short"))
+
+        accuracy = train(
+            model,
+            images,
+            epochs=problem.epochs or 1,
+            seed=seed + earlier,
+            device=device,
+            report=report,
+            progress=folder / f"progress-{shape.depth}x{shape.width}-{earlier}.safetensors",
+        )
+        save_checkpoint(folder / f"trial-{trial.number}", model, problem.space, shape, {})
+        return accuracy
+
+    return problem.objective(train_one)
 
 
 def _publish(

@@ -3,16 +3,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import optuna
 import pytest
+import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from optuna_shape import DesignSpace
 from optuna_shape import Shape
+from optuna_shape import ShapeProblem
 from optuna_shape import TableMeter
 from optuna_shape.cli import EXIT_BAD_INPUT
+from optuna_shape.cli import EXIT_INTERRUPTED
 from optuna_shape.cli import EXIT_NO_ANSWER
+from optuna_shape.cli import _objective
 from optuna_shape.cli import app
+from optuna_shape.families import resnet
+from optuna_shape.records import StudyRecords
+from optuna_shape.report.live import SearchDisplay
 from optuna_shape.train.checkpoint import load_checkpoint
+from optuna_shape.train.data import digits
+from optuna_shape.train.trainer import train
 
 # Other processes may keep this machine busy; that is not what is tested here.
 SMALL = ["--depth", "1-2", "--width", "4,6,8", "--epochs", "1", "--max-noise", "100"]
@@ -60,6 +71,52 @@ def test_search_for_the_smallest_and_resume(tmp_path: Path) -> None:
     code, text = run(*question, output=tmp_path)
     assert code in (0, EXIT_NO_ANSWER)
     assert "Stopped:" in text
+
+
+def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    question = [*SMALL, "--depth", "1", "--width", "4", "--epochs", "3"]
+    question += ["--constraint", "latency <= 1000 s"]
+
+    def interrupt(display: SearchDisplay, trial: optuna.Trial, epoch: int, _: float) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SearchDisplay, "epoch", interrupt)
+    assert run(*question, output=tmp_path)[0] == EXIT_INTERRUPTED
+    (kept,) = tmp_path.glob("*/progress-1x4-0.safetensors")
+    content = kept.read_bytes()
+    reports: list[tuple[int, bool]] = []
+
+    def watch(display: SearchDisplay, trial: optuna.Trial, epoch: int, _: float) -> None:
+        reports.append((epoch, kept.read_bytes() == content))
+
+    monkeypatch.setattr(SearchDisplay, "epoch", watch)
+    assert run(*question, output=tmp_path)[0] == 0
+    # A training begun anew would have written the file before its first report.
+    assert reports == [(1, True), (2, True), (3, True)]
+    assert not kept.exists()
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert [len(trial.intermediate_values) for trial in study.trials] == [1, 3]
+
+
+def test_a_replicate_has_weights_and_an_order_of_its_own(tmp_path: Path) -> None:
+    space = resnet([1], [4], input_shape=(1, 12, 12), classes=10)
+    problem = ShapeProblem(space, "accuracy", epochs=1)
+    study = optuna.create_study(direction=problem.direction)
+    display = SearchDisplay(problem, study, Console(quiet=True))
+    problem.screen(study)
+    objective = _objective(problem, display, digits(), tmp_path, torch.device("cpu"), seed=5)
+    for number in range(2):
+        trial = study.ask()
+        # As ShapeSampler does when it repeats a shape on purpose.
+        assert StudyRecords(study).claim(trial._trial_id, Shape(1, 4), replicate=True) is None
+        study.tell(trial, objective(trial))
+        torch.manual_seed(5 + number)
+        expected = space.build(Shape(1, 4))
+        train(expected, digits(), epochs=1, seed=5 + number)
+        saved, _ = load_checkpoint(tmp_path / f"trial-{number}")
+        weights = expected.state_dict()
+        assert all(torch.equal(t, weights[name]) for name, t in saved.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ def save_checkpoint(
         ) from error
     stem = _stem(path)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    _write(_append(stem, _WEIGHTS), weights)
-    _write(_append(stem, _INFO), text.encode() + b"\n")
+    write_whole(_append(stem, _WEIGHTS), weights)
+    write_whole(_append(stem, _INFO), text.encode() + b"\n")
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, CheckpointInfo]:
@@ -184,8 +184,13 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the target first: a name never stands for half a file."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in full or not at all, also when the process dies while writing.
+
+    Raises:
+        OSError: The folder is missing or cannot be written to, or the disk is full.
+    """
+    # Beside the target first: a name never stands for half a file.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "wb") as file:

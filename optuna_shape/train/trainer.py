@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +17,8 @@ from torch import nn
 
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.train.data import Data
+from optuna_shape.train.progress import Progress
+from optuna_shape.train.progress import describe_network
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,13 @@ def train(
     device: torch.device | str = "cpu",
     report: Callable[[int, float], None] | None = None,
     recipe: Recipe = _DEFAULT,
+    progress: Path | None = None,
 ) -> float:
     """Train a network in place and return its accuracy on the validation set.
 
     The same initial weights, data and seed give the same result on the same machine. The initial
-    weights are the caller's, and so are layers that draw from torch's global generator.
+    weights are the caller's, and so are layers that draw from torch's global generator. A training
+    that goes on from its ``progress`` gives the result of one that was never ended.
 
     Args:
         model:
@@ -69,6 +78,12 @@ def train(
             What it raises ends the training, such as :exc:`optuna.TrialPruned`.
         recipe:
             How to train.
+        progress:
+            A file, ending in ``.safetensors``, that holds the training after each epoch but the
+            last, until it finishes. If the training was ended before, by what ``report`` raised or
+            by killing the process, it goes on after the last epoch kept there, whatever the
+            weights of ``model``; ``report`` is first called again for the epochs before. A file
+            that is damaged, or of another training, is logged as a warning and replaced.
 
     Returns:
         The validation accuracy after the last epoch, a fraction in [0, 1]. NaN if the training
@@ -86,43 +101,38 @@ def train(
     train_x, train_y = data.train_x.to(device), data.train_y.to(device)
     validation_x, validation_y = data.validation_x.to(device), data.validation_y.to(device)
 
-    steps = max(1, len(train_x) * data.passes // recipe.batch_size)
     optimizer = _optimizer(model, recipe)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, _warmup_then_cosine(steps * epochs, recipe.warmup)
-    )
+    steps = max(1, len(train_x) * data.passes // recipe.batch_size)
+    rates = _learning_rates(steps * epochs, recipe)
     tell_progress = getattr(model, "set_progress", None)
-    accuracy = math.nan
-    for epoch in range(1, epochs + 1):
-        model.train()
+    identity = _identity(model, data, epochs, seed, device, recipe)
+    kept = Progress(progress, identity, model, optimizer, generator)
+    curve = kept.resume()
+    if report is not None:
+        for epoch, accuracy in enumerate(curve, start=1):
+            report(epoch, accuracy)
+    for epoch in range(len(curve) + 1, epochs + 1):
         if callable(tell_progress):
             tell_progress((epoch - 1) / epochs)
-        losses = torch.zeros((), device=device)
-        order = torch.cat(
-            [
-                torch.randperm(len(train_x), generator=generator, device=device)
-                for _ in range(data.passes)
-            ]
+        loss = _train_epoch(
+            model,
+            optimizer,
+            (train_x, train_y),
+            data,
+            generator,
+            rates[(epoch - 1) * steps : epoch * steps],
+            recipe.label_smoothing,
         )
-        # Batches of nearly equal size: a last one of a single image would break normalisation.
-        for batch in order.tensor_split(steps):
-            x = train_x[batch]
-            if data.augment is not None:
-                x = data.augment(x, generator)
-            loss = F.cross_entropy(
-                model(x), train_y[batch], label_smoothing=recipe.label_smoothing
-            )
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            scheduler.step()
-            losses += loss.detach()
-        if not torch.isfinite(losses):  # Asked once per epoch, not to wait for a GPU each step.
+        if not math.isfinite(loss):
+            kept.discard()
             return math.nan
-        accuracy = evaluate(model, validation_x, validation_y)
+        curve.append(evaluate(model, validation_x, validation_y))
+        if epoch < epochs:
+            kept.keep(curve)  # Before the report, which may end the training.
         if report is not None:
-            report(epoch, accuracy)
-    return accuracy
+            report(epoch, curve[-1])
+    kept.discard()
+    return curve[-1]
 
 
 def evaluate(
@@ -149,6 +159,78 @@ def evaluate(
     return int(right) / len(y)
 
 
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: tuple[torch.Tensor, torch.Tensor],
+    data: Data,
+    generator: torch.Generator,
+    rates: Sequence[float],
+    label_smoothing: float,
+) -> float:
+    """Train for one epoch, a step for each learning rate.
+
+    Args:
+        model:
+            The network, trained in place and left in training mode.
+        optimizer:
+            Its optimizer.
+        images:
+            ``(n, channels, height, width)`` tensor of training images and ``(n,)`` tensor of their
+            classes, on the device of the network.
+        data:
+            Says how images are varied, and how often they come.
+        generator:
+            Says in which order images come and how they are varied.
+        rates:
+            Learning rate of each step.
+        label_smoothing:
+            Probability given to all classes alike in the target.
+
+    Returns:
+        The sum of the losses of all steps; not finite if the training diverged.
+    """
+    model.train()
+    x, y = images
+    losses = torch.zeros((), device=x.device)
+    order = torch.cat(
+        [torch.randperm(len(x), generator=generator, device=x.device) for _ in range(data.passes)]
+    )
+    # Batches of nearly equal size: a last one of a single image would break normalisation.
+    for rate, batch in zip(rates, order.tensor_split(len(rates))):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        inputs = x[batch]
+        if data.augment is not None:
+            inputs = data.augment(inputs, generator)
+        loss = F.cross_entropy(model(inputs), y[batch], label_smoothing=label_smoothing)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses += loss.detach()
+    return float(losses)  # Asked once per epoch, not to wait for a GPU each step.
+
+
+def _identity(
+    model: nn.Module, data: Data, epochs: int, seed: int, device: torch.device, recipe: Recipe
+) -> dict[str, Any]:
+    """What a training must have in common with another one to go on from it, as JSON."""
+    labels = torch.cat([data.train_y, data.validation_y]).cpu().numpy()
+    return {
+        "epochs": epochs,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "data": data.name,
+        "training images": [data.passes, *data.train_x.shape],
+        "validation images": list(data.validation_x.shape),
+        # Of another split, the network may have seen what it is validated on.
+        "labels": hashlib.sha256(labels.tobytes()).hexdigest()[:12],
+        "network": describe_network(model),
+        "device": device.type,
+        "torch": torch.__version__,
+    }
+
+
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = list(model.parameters())
     return torch.optim.AdamW(
@@ -164,13 +246,13 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def _warmup_then_cosine(steps: int, warmup: float) -> Callable[[int], float]:
-    """Return the learning rate's factor at each step."""
-    rising = max(1, round(warmup * steps))
+def _learning_rates(steps: int, recipe: Recipe) -> list[float]:
+    """Return the learning rate of each step: a linear rise, then half a cosine down to zero."""
+    rising = max(1, round(recipe.warmup * steps))
 
     def factor(step: int) -> float:
         if step < rising:
             return (step + 1) / rising
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
-    return factor
+    return [recipe.learning_rate * factor(step) for step in range(steps)]

@@ -7,6 +7,7 @@ import optuna
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from optuna_shape import InvalidProblem
 from optuna_shape import Shape
@@ -103,6 +104,19 @@ def test_passes_are_more_steps_of_one_epoch() -> None:
         assert sum(model.sizes) == 2 * passes * 101
         assert min(model.sizes) >= 32, "no small batch is left over"
         assert max(model.sizes) <= 48
+
+
+def test_the_learning_rate_rises_and_then_falls_over_all_epochs() -> None:
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[-1]["lr"])
+    )
+    recipe = Recipe(batch_size=25, learning_rate=0.5, warmup=0.25)
+    train(network(), DATA, epochs=5, seed=0, recipe=recipe)
+    hook.remove()
+    assert len(rates) == 5 * 4
+    assert rates[:5] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert rates[5:] == pytest.approx([0.25 * (1 + math.cos(math.pi * i / 15)) for i in range(15)])
 
 
 def test_a_network_that_wants_to_know_is_told_how_much_is_done() -> None:
