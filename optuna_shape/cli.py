@@ -62,6 +62,7 @@ from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.data import DATASETS
 from optuna_shape.train.data import Data
+from optuna_shape.train.data import load
 from optuna_shape.train.trainer import evaluate
 from optuna_shape.train.trainer import train
 
@@ -130,8 +131,21 @@ def _root() -> None:
 def search(
     family: Family = "resnet",
     data: Annotated[
-        str, typer.Option(help=f"Images to train on: {', '.join(DATASETS)}.")
+        str,
+        typer.Option(
+            help=f"Images to train on: {', '.join(DATASETS)}, a folder with a folder of images "
+            "for each class, or a .npz file with images x and classes y."
+        ),
     ] = "digits",
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="OPTUNA_SHAPE_DATA",
+            help="Folder where torchvision's data sets lie, or are downloaded to; by default "
+            "~/.cache/optuna_shape.",
+            show_default=False,
+        ),
+    ] = None,
     depth: Depth = "1-6",
     width: Width = "4,6,8,12,16,24",
     goal: Annotated[str, typer.Option(help=f"What to improve: {', '.join(GOALS)}.")] = "accuracy",
@@ -175,7 +189,7 @@ def search(
     logging.getLogger("optuna.study").setLevel(logging.ERROR)
     with _errors_in_a_line(console):
         with console.status("Loading the data ..."):
-            images = _choose(DATASETS, data, "data set")(seed=0)
+            images = load(data, root=data_root)
         depths, widths = _integers(depth, "--depth"), _integers(width, "--width")
         space = _choose(FAMILIES, family, "family")(
             depths,
@@ -593,7 +607,9 @@ def _choose(registry: Mapping[str, _T], name: str, kind: str) -> _T:
 
 def _study_name(problem: ShapeProblem, images: Data) -> str:
     """The same question finds its study again; another one gets its own."""
-    question = json.dumps([problem.describe(), problem.fingerprint, images.name], sort_keys=True)
+    question = json.dumps(
+        [problem.describe(), problem.fingerprint, images.name, images.digest], sort_keys=True
+    )
     digest = hashlib.sha256(question.encode()).hexdigest()[:6]
     return f"{problem.space.name}-{images.name}-{problem.goal}-{digest}"
 

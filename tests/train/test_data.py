@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,16 @@ from optuna_shape import DataUnavailable
 from optuna_shape.train.data import DATASETS
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import Distortion
+from optuna_shape.train.data import FlipAndShift
 from optuna_shape.train.data import digits
 
+PLACES = {
+    "fashion-mnist": "FashionMNIST/raw",
+    "fashion-mnist-full": "FashionMNIST/raw",
+    "mnist": "MNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+}
 STILL = Distortion(rotation=0, scale=(1, 1), shear=0, shift=0, clutter=0, noise=0)
 
 
@@ -33,8 +42,9 @@ def sources(images: torch.Tensor) -> list[int]:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_is_ready_for_a_network(name: str) -> None:
-    if name == "fashion-mnist" and "OPTUNA_SHAPE_DATA" not in os.environ:
-        pytest.skip("OPTUNA_SHAPE_DATA names no folder with FashionMNIST/raw")
+    root = os.environ.get("OPTUNA_SHAPE_DATA")
+    if name in PLACES and (root is None or not Path(root, PLACES[name]).exists()):
+        pytest.skip(f"OPTUNA_SHAPE_DATA names no folder with {PLACES[name]}")
     data = DATASETS[name](seed=0)
     assert data.name == name
     for x, y in (
@@ -139,10 +149,29 @@ def test_neighbours_surround_the_symbol_and_spare_its_middle() -> None:
         ({"test_x": torch.zeros(2, 1, 5, 5)}, "images of the same size"),
         ({"train_y": torch.tensor([0, 3])}, "labels from 0 to 2"),
         ({"train_y": torch.tensor([-1, 0])}, "labels from 0 to 2"),
+        ({"classes": 1}, "images of two classes or more"),
     ],
 )
-def test_sets_that_do_not_fit_are_refused(changes: dict[str, torch.Tensor], message: str) -> None:
+def test_sets_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
     x, y = torch.zeros(2, 1, 4, 4), torch.tensor([0, 2])
     data = Data("tiny", x, y, x, y, x, y, classes=3)
     with pytest.raises(DataUnavailable, match=message):
         dataclasses.replace(data, **changes)  # type: ignore[arg-type]
+
+
+def test_a_shift_brings_in_the_background_of_each_channel_and_may_leave_mirrors_out() -> None:
+    image = torch.arange(1.0, 25.0).view(1, 2, 3, 4)
+    padded = torch.stack(
+        [
+            torch.nn.functional.pad(channel, [2] * 4, value=value)
+            for channel, value in zip(image[0], (-7.0, -8.0))
+        ]
+    )
+    allowed = {
+        tuple(padded[:, top : top + 3, left : left + 4].flatten().tolist())
+        for top in range(5)
+        for left in range(5)
+    }
+    augment = FlipAndShift(background=(-7.0, -8.0), shift=2, mirror=False)
+    results = augment(image.repeat(500, 1, 1, 1), torch.Generator().manual_seed(0))
+    assert {tuple(result.flatten().tolist()) for result in results} == allowed
