@@ -83,7 +83,7 @@ def run(name: str, shapes: int, epochs: int, trials: int) -> list[dict[str, obje
     sampler, pruner, problem = METHODS[name](space, epochs)
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     rows = []
-    for number in range(trials):
+    for number in range(min(trials, shapes - 1)):  # With nothing left ours ends.
         begin = time.perf_counter()
         trial = study.ask()
         if problem is not None:
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS), help="comma-separated")
     parser.add_argument("--trials", type=int, default=61)
     parser.add_argument(
-        "--epochs", type=int, default=20, help="reports of a trial, where it has any"
+        "--reports", default="20,50", help="of a trial, on 144 shapes; comma-separated"
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "overhead.csv")
     arguments = parser.parse_args()
@@ -162,7 +162,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, object]] = []
     for shapes in map(int, arguments.shapes.split(",")):
-        for epochs in (0, arguments.epochs) if shapes == 144 else (0,):
+        reports = map(int, arguments.reports.split(","))
+        for epochs in (0, *reports) if shapes == 144 else (0,):
             for name in arguments.methods.split(","):
                 if epochs and name != "ShapeSampler":
                     continue  # The others ignore reports.
@@ -173,7 +174,7 @@ def main() -> None:
                 print(
                     f"{name:15} {shapes:5} shapes {epochs:3} reports: "
                     f"{1e3 * statistics.median(late):8.1f} ms per trial after "
-                    f"{arguments.trials - 10} trials"
+                    f"{len(new) - 10} trials"
                     + (f" (target: at most {1e3 * target:.0f} ms)" if target else ""),
                     flush=True,
                 )

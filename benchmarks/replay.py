@@ -23,6 +23,9 @@ The shape is chosen on other seeds than it is judged on, so the noise of the cho
 seeds, pooled over the half of the shapes that is more accurate on average: answers lie there, and
 the least networks scatter ten times as much. The standard error of truth is se = noise / sqrt(H).
 
+The answer is the one that the stop is decided for: of the trained shapes the one of the largest
+posterior mean, or the cheapest that reached the accuracy.
+
 Good. Accuracy goal: best - truth <= max(0.005, se). Cost goal: truth >= threshold - 2 se, and a
 cost within 5 % of the cheapest shape with truth >= threshold whose shown training reaches it too:
 one that was unlucky is no answer to anybody who trains it once, not even exhaustively. A second
@@ -730,7 +733,15 @@ class Judged:
         return self.run.stop
 
     def is_good(self, count: int) -> bool:
-        """Whether the answer after so many steps is good."""
+        """Whether the model's answer after so many steps is good."""
+        answer = self.run.answers[count - 1]
+        if answer is None:
+            return False
+        times = sum(step.full and step.shape == answer for step in self.run.steps[:count])
+        return self.replay.is_good(answer, times)
+
+    def is_observed_good(self, count: int) -> bool:
+        """Whether what was best by observation after so many steps is good."""
         answer = self.answers[count - 1]
         return answer is not None and self.replay.is_good(*answer)
 
@@ -846,14 +857,10 @@ def stops(judged: Sequence[Judged]) -> Iterator[Figure]:
             part = f"{method}: stop, {name}"
             shares = [float(j.shares[end - 1]) for j, end in zip(group, ends)]
             gaps = [j.gap(end) for j, end in zip(group, ends)]
-            modelled = [j.run.answers[end - 1] for j, end in zip(group, ends)]
             yield _spread(part, "share of exhaustive", shares)
             yield _share(part, "good answers", [j.is_good(end) for j, end in zip(group, ends)])
-            yield _share(
-                part,
-                "good answers, had the model's been taken",
-                [a is not None and j.replay.is_good(a) for j, a in zip(group, modelled)],
-            )
+            observed = [j.is_observed_good(end) for j, end in zip(group, ends)]
+            yield _share(part, "good answers, had the best observed been taken", observed)
             better = [j.replay.is_better(gap) for j, gap in zip(group, gaps)]
             surely = [j.replay.is_better(gap, 1) for j, gap in zip(group, gaps)]
             yield _share(part, "wrong stops, delta 0.05", better)

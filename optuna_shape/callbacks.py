@@ -83,7 +83,14 @@ class ShapeTerminator:
         if probability > self._delta:
             return None
         surprise = belief.surprise()
-        if surprise > _MAX_SURPRISE or self._is_answer_in_doubt(belief):
+        if surprise > _MAX_SURPRISE:
+            _logger.info(
+                f"The search goes on: the probability of a better shape is {probability:.2g}, but "
+                f"the model is not believed. Trained shapes lie {surprise:.1f} standard "
+                "deviations from what it predicts of each from the others."
+            )
+            return None
+        if self._is_answer_in_doubt(belief):
             return None
         decision = {
             "probability": probability,

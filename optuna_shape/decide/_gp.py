@@ -48,9 +48,10 @@ _DIMENSIONS = 6
 
 _DRAWS = 256
 _KEPT = 32
-# More observations than this say little new of the hyper-parameters, and 256 Cholesky factors of
-# a large matrix take seconds. All observations enter the kept members.
-_MOST_WEIGHED = 100
+# More observations than this say little new of the hyper-parameters, and 512 Cholesky factors of
+# large matrices take long: the cost of a fit stays bounded. All observations enter the kept
+# members.
+_MOST_WEIGHED = 40
 # Elements of the largest temporary array: 2 MB, which stays in the cache.
 _CHUNK = 2**18
 _LEAST_VARIANCE = 1e-12
