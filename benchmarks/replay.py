@@ -984,7 +984,7 @@ _COLOURS = (
 
 
 def regret_plot(judged: Sequence[Judged]) -> go.Figure:
-    """Median regret against cost with quartiles, over the replays of all tasks of a kind."""
+    """Median regret against cost, ours with quartiles, over the replays of all tasks of a kind."""
     figure = make_subplots(
         1, 2, subplot_titles=("accuracy goals", "latency and size goals"), horizontal_spacing=0.1
     )
@@ -1011,10 +1011,11 @@ def regret_plot(judged: Sequence[Judged]) -> go.Figure:
                 "hoverinfo": "skip",
                 "showlegend": False,
             }
-            red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-            figure.add_scatter(x=axis, y=low, **band, **where)
-            fill = f"rgba({red},{green},{blue},0.08)"
-            figure.add_scatter(x=axis, y=high, fill="tonexty", fillcolor=fill, **band, **where)
+            if method == OURS:  # Ten bands over each other show nothing.
+                red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+                fill = f"rgba({red},{green},{blue},0.12)"
+                figure.add_scatter(x=axis, y=low, **band, **where)
+                figure.add_scatter(x=axis, y=high, fill="tonexty", fillcolor=fill, **band, **where)
             figure.add_scatter(
                 x=axis,
                 y=middle,
@@ -1030,7 +1031,7 @@ def regret_plot(judged: Sequence[Judged]) -> go.Figure:
         )
         figure.update_yaxes(type="log", title=title, dtick=1, row=1, col=column)
     figure.update_xaxes(type="log", title="training cost, share of exhaustive", dtick=1)
-    figure.update_layout(template="plotly_white", width=1200, height=520)
+    figure.update_layout(template="plotly_white", width=1200, height=480, margin={"t": 50})
     return figure
 
 
@@ -1055,7 +1056,7 @@ def calibration_plot(figures: Iterable[Figure]) -> go.Figure:
         )
     figure.update_xaxes(title="stated probability of a better shape", range=[-0.02, 1.02])
     figure.update_yaxes(title="share of steps with one, by the truth", range=[-0.02, 1.02])
-    figure.update_layout(template="plotly_white", width=700, height=600)
+    figure.update_layout(template="plotly_white", width=800, height=560, margin={"t": 30})
     return figure
 
 
