@@ -9,6 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_shape.posterior import MOST_TRAININGS
 from optuna_shape.posterior import Belief
 from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
@@ -18,7 +19,6 @@ from optuna_shape.records import stop_loop
 from optuna_shape.report.figures import shape_map
 from optuna_shape.report.notes import study_note
 from optuna_shape.sampler import DESIGN_SIZE
-from optuna_shape.sampler import MOST_TRAININGS
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
@@ -45,7 +45,8 @@ class ShapeTerminator:
         problem: What is asked.
         epsilon: What a better shape has to gain to be worth going on: 0.005 of accuracy, or 5 % of
             the cost, unless given.
-        delta: Probability, between 0 and 1, of such a shape at which the search ends.
+        delta: Probability, between 0 and 1, of such a shape at which the search ends. It is
+            resolved to about 0.002.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ whatever the order in which they ended. Fitting is memoised on the observations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from optuna.study import Study
 
+from optuna_shape.decide.acquisition import replicate_candidates
 from optuna_shape.decide.curves import LEAST_CURVES
 from optuna_shape.decide.curves import curve_jitter
 from optuna_shape.decide.curves import predict_final
@@ -31,6 +33,11 @@ from optuna_shape.records import ACCURACY
 from optuna_shape.records import History
 from optuna_shape.records import StudyRecords
 from optuna_shape.space import Shape
+
+#: Trainings after which the accuracy of an answer is not doubted any more, but stated.
+MOST_TRAININGS = 2
+# Standard deviation of the log error that stands in for a training that failed: the worst seen.
+_FAILED = 0.25
 
 #: (unit depth, unit width, log error, extra variance of the log error)
 _Observation = tuple[float, float, float, float]
@@ -96,10 +103,10 @@ class Belief:
         )
 
     @property
-    def retired(self) -> np.ndarray:
-        """Positions of the shapes that are not to be tried again."""
-        positions = [self.index[shape] for shape in self.history.retired if shape in self.index]
-        return np.array(sorted(positions), dtype=int)
+    def untrainable(self) -> np.ndarray:
+        """Positions of the shapes whose trainings failed repeatedly."""
+        shapes = self.history.untrainable
+        return np.array(sorted(self.index[s] for s in shapes if s in self.index), dtype=int)
 
     @property
     def cut(self) -> np.ndarray:
@@ -149,24 +156,44 @@ class Belief:
 
     @property
     def answer_trainings(self) -> int:
-        """How often the answer has been trained in full."""
-        return 0 if self.answer is None else len(self.history.accuracies[self.shapes[self.answer]])
+        """How often the answer has been trained, or was to be."""
+        return 0 if self.answer is None else self.history.trainings(self.shapes[self.answer])
+
+    @cached_property
+    def doubtful(self) -> np.ndarray:
+        """Positions of trained shapes that another training may make the answer, or unmake.
+
+        Only cost goals have such: their answer hangs on a threshold.
+        """
+        if self.goal_costs is None:
+            return np.array([], dtype=int)
+        history, shapes = self.history, self.shapes
+        once = [i for i in self.trained if history.trainings(shapes[i]) < MOST_TRAININGS]
+        return replicate_candidates(
+            self.latent,
+            float(log_error(self.accuracy_bound or 0.0)),
+            np.array(once, dtype=int),
+            self.goal_costs,
+            None if self.answer is None else float(self.goal_costs[self.answer]),
+        )
 
     def better_probability(self, epsilon: float) -> float:
         """Probability that a shape not fully trained would be a better answer.
 
         For an accuracy goal, better by more than ``epsilon`` of accuracy than the answer; for a
         cost goal, cheaper than the answer by more than the share ``epsilon`` and still accurate
-        enough. Before there is an answer, the probability that any shape would be one.
+        enough, trained shapes included that just missed it and can be trained again. Before there
+        is an answer, the probability that any shape would be one.
         """
-        others, answer = np.setdiff1d(self.untrained, self.retired), self.answer
-        if len(others) == 0:
-            return 0.0
+        others, answer = np.setdiff1d(self.untrained, self.untrainable), self.answer
         if self.goal_costs is not None:
+            others = np.union1d(others, self.doubtful)
             if answer is not None:
                 limit = self.goal_costs[answer] * (1 - epsilon)
                 others = others[self.goal_costs[others] < limit]
-            return self.reach_probability(others)
+            return self.reach_probability(np.setdiff1d(others, [answer]))
+        if len(others) == 0:
+            return 0.0
         if answer is None:
             return self.reach_probability(others) if self.accuracy_bound else 1.0
         return probability_better(self.latent, answer, others, epsilon, seed=self.seed)
@@ -196,6 +223,14 @@ def believe(problem: ShapeProblem, study: Study) -> Belief:
         for number, accuracy in history.trained.items()
         if history.shapes[number] in points
     ]
+    # What failed teaches, too: networks around one that diverges are likely to diverge.
+    worst = min((observation[2] for observation in observations), default=None)
+    if worst is not None:
+        observations += [
+            (*points[shape], worst, _FAILED**2)
+            for shape in set(history.failures) - set(history.accuracies)
+            if shape in points
+        ]
     observations += [
         (*points[shape], prediction.mean, prediction.sd**2)
         for shape, curve in _cut_curves(history).items()
@@ -230,11 +265,13 @@ class FinishedCurves:
         points: ``(k, 2)``.
         log_errors: ``(k, E)``; the last column is the epoch at hand.
         finals: ``(k,)``, final log errors.
+        jitter: Standard deviation of one epoch's log error around its curve.
     """
 
     points: np.ndarray
     log_errors: np.ndarray
     finals: np.ndarray
+    jitter: float
 
     @classmethod
     def of(
@@ -248,14 +285,15 @@ class FinishedCurves:
         ]
         if len(numbers) < LEAST_CURVES:
             return None
-        common = set.intersection(*(set(history.curves[number]) for number in numbers))
-        steps = sorted(step for step in common if step <= last)
-        if len(steps) < 3:  # Fewer do not show how much single epochs scatter.
-            return None
+        steps = sorted(set.intersection(*(set(history.curves[n]) for n in numbers)))
+        so_far = steps.index(last) + 1
+        values = log_error([[history.curves[n][step] for step in steps] for n in numbers])
         return cls(
             np.array([points[history.shapes[number]] for number in numbers]),
-            log_error([[history.curves[number][step] for step in steps] for number in numbers]),
+            values[:, :so_far],
             log_error([history.trained[number] for number in numbers]),
+            # Fewer than three epochs do not show how much a single one scatters.
+            curve_jitter(values[:, : max(3, so_far)]),
         )
 
     def predict(
@@ -268,7 +306,7 @@ class FinishedCurves:
             self.finals,
             np.array(point),
             float(log_error(accuracy)),
-            jitter=curve_jitter(self.log_errors),
+            jitter=self.jitter,
             seed=seed,
         )
 
@@ -290,7 +328,9 @@ def _predict_cut(
     """What a cut training would have ended at; None if too little is known."""
     last = max(curve)
     curves = FinishedCurves.of(history, points, last)
-    return None if curves is None else curves.predict(points[shape], curve[last], seed)
+    if curves is None or not math.isfinite(curves.jitter):
+        return None
+    return curves.predict(points[shape], curve[last], seed)
 
 
 def _points(problem: ShapeProblem) -> dict[Shape, tuple[float, float]]:

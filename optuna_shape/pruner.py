@@ -34,6 +34,8 @@ _MIN_SHARE, _MAX_SHARE = 0.3, 0.75
 #: After the five of the initial design alone, replays on recorded digits (benchmarks/replay.py)
 #: lost the answer in 3 of 32 searches; after eight in none.
 _MIN_CURVES = 8
+#: Epochs of a training at which it is judged, at most: each takes a model of its own.
+_RUNGS = 12
 
 
 class ShapePruner(BasePruner):
@@ -110,6 +112,9 @@ class ShapePruner(BasePruner):
             return None
         if not _MIN_SHARE * epochs <= reports <= _MAX_SHARE * epochs:
             return None
+        every = math.ceil(epochs / _RUNGS)
+        if reports % every:
+            return None
         points = dict(zip(belief.shapes, map(tuple, belief.points)))
         curves = FinishedCurves.of(belief.history, points, step)
         if curves is None or len(curves.finals) < _MIN_CURVES:
@@ -122,13 +127,15 @@ class ShapePruner(BasePruner):
         # The curve has to say so, and the model of shapes must not know better: a shape that it
         # still holds for good would be chosen again at once.
         mean, sd = belief.latent.marginal()
-        together = combine(prediction, Normal(float(mean[position]), float(sd[position])))
+        noise = belief.surrogate.noise_variance(np.exp(-mean[[position]]))[0]
+        of_shape = Normal(float(mean[position]), math.hypot(sd[position], math.sqrt(noise)))
+        together = combine(prediction, of_shape)
         probability = max(
             probability_reaches(prediction, target), probability_reaches(together, target)
         )
         if probability >= self._delta:
             return None
-        if _would_lose(curves, target, self._delta, belief.seed):
+        if _would_lose(curves, target, self._delta, every, belief.seed):
             _logger.info(
                 f"Trial {trial.number} goes on: the rule that would cut it here would also have "
                 "cut the best finished training."
@@ -142,12 +149,16 @@ class ShapePruner(BasePruner):
         )
 
 
-def _would_lose(curves: FinishedCurves, target: float, delta: float, seed: int) -> bool:
+def _would_lose(
+    curves: FinishedCurves, target: float, delta: float, every: int, seed: int
+) -> bool:
     """Whether the rule would have cut one of these trainings that reached the target."""
     epochs = curves.log_errors.shape[1]
-    judged = range(max(2, math.ceil(_MIN_SHARE * epochs)), epochs)
+    first = max(2, math.ceil(_MIN_SHARE * epochs))
+    # The same epochs at every report, so that their models are fitted once.
+    judged = [e for e in range(first, epochs) if (e + 1) % every == 0]
     jitters = np.array([curve_jitter(curves.log_errors[:, : e + 1]) for e in judged])
-    values = curves.log_errors[:, list(judged)]
+    values = curves.log_errors[:, judged]
     lost = replay(
         curves.points, values, curves.finals, target, delta=delta, jitters=jitters, seed=seed
     )

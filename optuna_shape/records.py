@@ -16,7 +16,6 @@ Study                                 what
 Trial                                 what
 ------------------------------------  -----------------------------------------------------------
 ``shape:claim``                       the shape this trial is going to train, and by whom
-``shape:cut``                         why and with what prediction the training was cut short
 ``shape:failure``                     why the training failed, or that it was interrupted
 
 Claims. Attributes are last-write-wins, so a claim is written first and verified by reading all
@@ -129,11 +128,12 @@ class History:
         curves: Reported accuracies ``{step: accuracy}`` of the fully trained, by trial number.
         shapes: Shape of each trial in ``trained``, ``curves`` or ``running``, by trial number.
         running: Trial numbers whose shape is claimed by a live worker.
-        running_here: Those of them that this process trains.
+        running_here: Those of them that other threads of this process train.
         cuts: Trainings cut short, by trial number.
         failures: How often the training of a shape failed for a reason that is known.
         losses: How often it failed for an unknown one: killed elsewhere, or an error of an
             objective that does not go through ``problem.objective``.
+        spoilt: How often a deliberate second training of a shape gave no accuracy.
     """
 
     trained: Mapping[int, float] = field(default_factory=dict)
@@ -144,6 +144,11 @@ class History:
     cuts: Mapping[int, Cut] = field(default_factory=dict)
     failures: Mapping[Shape, int] = field(default_factory=dict)
     losses: Mapping[Shape, int] = field(default_factory=dict)
+    spoilt: Mapping[Shape, int] = field(default_factory=dict)
+
+    def trainings(self, shape: Shape) -> int:
+        """How often a shape was trained in full, spoilt second trainings included."""
+        return len(self.accuracies.get(shape, ())) + self.spoilt.get(shape, 0)
 
     @property
     def accuracies(self) -> dict[Shape, list[float]]:
@@ -157,13 +162,17 @@ class History:
     def retired(self) -> frozenset[Shape]:
         """Shapes not to be tried again: their trainings failed, or were cut short, repeatedly."""
         counts = Counter(cut.shape for cut in self.cuts.values())
-        tried = {*self.failures, *self.losses, *counts}
+        often_cut = {shape for shape, count in counts.items() if count >= _MAX_CUTS}
+        return self.untrainable | (often_cut - set(self.accuracies))
+
+    @property
+    def untrainable(self) -> frozenset[Shape]:
+        """Shapes whose trainings failed repeatedly, so that they can be no answer."""
         return frozenset(
             shape
-            for shape in tried - set(self.accuracies)
+            for shape in {*self.failures, *self.losses} - set(self.accuracies)
             if self.failures.get(shape, 0) >= _MAX_FAILURES
             or self.losses.get(shape, 0) >= _MAX_LOSSES
-            or counts[shape] >= _MAX_CUTS
         )
 
     def left(self, shapes: Iterable[Shape]) -> list[Shape]:
@@ -446,6 +455,7 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
     cuts: dict[int, Cut] = {}
     failures: dict[Shape, int] = defaultdict(int)
     losses: dict[Shape, int] = defaultdict(int)
+    spoilt: dict[Shape, int] = defaultdict(int)
     trials = list(trials)
     timeout = _claim_timeout(trials)
     running, running_here = [], []
@@ -459,8 +469,13 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
             curves[number] = _finite(trial.intermediate_values)
         elif trial.state == TrialState.RUNNING and _is_live(trial, timeout):
             running.append(number)
-            if claim and claim["worker"] == _worker():
+            # A thread that asks ahead, for a batch, would wait for itself.
+            own = claim and claim.get("thread") == threading.get_ident()
+            if claim and claim["worker"] == _worker() and not own:
                 running_here.append(number)
+        elif claim and claim["replicate"] and trial.state in (TrialState.PRUNED, TrialState.FAIL):
+            spoilt[shape] += attributes.get(_FAILURE) != INTERRUPTED
+            continue
         elif trial.state == TrialState.PRUNED and claim:
             cuts[number] = Cut(shape, _finite(trial.intermediate_values))
         elif trial.state == TrialState.FAIL:
@@ -480,6 +495,7 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
         cuts,
         dict(failures),
         dict(losses),
+        dict(spoilt),
     )
 
 
@@ -547,7 +563,8 @@ def _worker_is_alive(identity: Mapping[str, Any]) -> bool | None:
 
 
 def _identity() -> dict[str, Any]:
-    return {"worker": _worker(), "host": _HOST, "pid": os.getpid()}
+    thread = threading.get_ident()
+    return {"worker": _worker(), "host": _HOST, "pid": os.getpid(), "thread": thread}
 
 
 def _worker() -> str:

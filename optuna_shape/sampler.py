@@ -20,11 +20,11 @@ from optuna.trial import TrialState
 
 from optuna_shape.decide.acquisition import cost_improvement
 from optuna_shape.decide.acquisition import expected_improvement
-from optuna_shape.decide.acquisition import replicate_candidates
 from optuna_shape.decide.design import initial_design
 from optuna_shape.decide.surrogate import Posterior
 from optuna_shape.decide.surrogate import log_error
 from optuna_shape.errors import InvalidProblem
+from optuna_shape.posterior import MOST_TRAININGS
 from optuna_shape.posterior import Belief
 from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
@@ -41,11 +41,8 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 _chance = random.SystemRandom()
 #: Shapes of the initial design.
 DESIGN_SIZE = 5
-#: Trainings after which the accuracy of an answer is not doubted any more, but stated.
-MOST_TRAININGS = 2
-# The answer is trained again while more than this speaks against its accuracy ...
-_DOUBT = 0.01
-# ... and less than this for a cheaper shape: before, new shapes say more.
+# A doubtful answer is trained again once so little speaks for a cheaper shape: before, new shapes
+# say more.
 _UNLIKELY = 0.05
 _PATIENCE = 0.2
 
@@ -238,16 +235,7 @@ def _rank_by_cost(
     """Rank for a cost goal: new shapes, and trained ones whose doubtful accuracy decides."""
     threshold, answer = float(log_error(belief.accuracy_bound or 0.0)), belief.answer
     best = None if answer is None else float(goal_costs[answer])
-    once = [i for i in belief.trained if len(belief.history.accuracies[belief.shapes[i]]) == 1]
-    if answer is not None and _is_last_doubt(belief):
-        return [(answer, True)]
-    replicates = replicate_candidates(
-        belief.latent,
-        threshold,
-        np.setdiff1d(np.array(once, dtype=int), belief.running),
-        goal_costs,
-        best,
-    )
+    replicates = np.setdiff1d(belief.doubtful, belief.running)
     scores = cost_improvement(pending, threshold, goal_costs, best, belief.training_costs)
     if answer in replicates:
         # What the answer saves is counted from what would be the answer without it.
@@ -256,7 +244,10 @@ def _rank_by_cost(
         scores[answer] = cost_improvement(
             pending, threshold, goal_costs, second, belief.training_costs
         )[answer]
-    return _ordered(belief, scores, free, replicates)
+    ranked = _ordered(belief, scores, free, replicates)
+    if answer is not None and _is_last_doubt(belief):
+        return [(answer, True), *(choice for choice in ranked if choice[0] != answer)]
+    return ranked
 
 
 def _is_last_doubt(belief: Belief) -> bool:
@@ -264,7 +255,7 @@ def _is_last_doubt(belief: Belief) -> bool:
     return (
         belief.answer not in belief.running
         and belief.answer_trainings < MOST_TRAININGS
-        and belief.answer_reaches < 1 - _DOUBT
+        and belief.answer_reaches < 1.0
         and belief.better_probability(0.0) <= _UNLIKELY
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -107,6 +108,8 @@ def test_diverged_trainings_are_left_alone(make_problem: MakeProblem) -> None:
     assert all("diverged" in t.user_attrs["reason"] for t in failed)
     counts = [sum(t.params == other.params for t in failed) for other in failed]
     assert max(counts) <= 2
+    diverging_shapes = sum(shape.depth >= 5 for shape in problem.space.shapes)
+    assert len({tuple(t.params.items()) for t in failed}) <= diverging_shapes / 2
 
 
 @pytest.mark.parametrize("goal", ["latency", "size"])
@@ -149,6 +152,78 @@ def test_other_epochs_are_another_problem(make_problem: MakeProblem) -> None:
     assert trained(study) == 2
 
 
+def test_a_spoilt_second_training_is_not_asked_for_again(make_problem: MakeProblem) -> None:
+    for ending in (float("nan"), None):
+        problem = make_problem("latency", ("accuracy >= 78.3 %",))
+        seen: set[Shape] = set()
+
+        def objective(
+            trial: optuna.Trial,
+            problem: ShapeProblem = problem,
+            seen: set[Shape] = seen,
+            ending: float | None = ending,
+        ) -> float:
+            shape = problem.suggest(trial)
+            if shape not in seen:
+                seen.add(shape)
+                # All near the threshold, so that second trainings are wanted.
+                return problem.record(trial, 0.783 + 0.002 * math.sin(7 * shape.width))
+            if ending is None:
+                raise optuna.TrialPruned
+            return problem.record(trial, ending)
+
+        study = search(problem, surface, objective=objective, trials=80)
+        again = [t for t in study.trials if t.state in (TrialState.FAIL, TrialState.PRUNED)]
+        shapes = [Shape(t.params["depth"], t.params["width"]) for t in again]
+        assert shapes, "no second training was wanted, so nothing is tested"
+        assert len(shapes) == len(set(shapes))
+        assert StudyRecords(study).stop() is not None
+
+
+def test_what_a_foreign_pruner_keeps_cutting_stays_in_the_regret(
+    make_problem: MakeProblem,
+) -> None:
+    problem = make_problem(epochs=EPOCHS, depth=range(1, 8))
+
+    class CutWide(optuna.pruners.BasePruner):
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            return trial.params["width"] >= 16 and trial.last_step == 2
+
+    study = optuna.create_study(
+        direction="maximize", sampler=ShapeSampler(problem, seed=0), pruner=CutWide()
+    )
+    study.optimize(
+        formula_objective(problem, surface, EPOCHS), callbacks=[ShapeTerminator(problem)]
+    )
+    stop = stop_of(study)
+    assert stop["kind"] == "exhausted", "the best shapes were never trained"
+    assert "cut repeatedly" in str(stop["reason"])
+
+
+def test_a_threshold_that_was_just_missed_is_not_hopeless(make_problem: MakeProblem) -> None:
+    problem = make_problem("latency", (f"accuracy >= {surface(Shape(6, 24)) - 0.001}",))
+    times: Counter[Shape] = Counter()
+
+    def unlucky(shape: Shape) -> float:
+        times[shape] += 1
+        return surface(shape) - (0.002 if times[shape] == 1 else -0.004)
+
+    study = search(problem, unlucky)
+    assert times[Shape(6, 24)] == 2, "one training of it was below the threshold"
+    best = problem.best(study)
+    assert best is not None
+    assert best.shape == Shape(6, 24)
+
+
+def test_a_thread_that_asks_ahead_does_not_wait_for_itself(make_problem: MakeProblem) -> None:
+    problem = make_problem(depth=[1], width=[4, 8])
+    study = optuna.create_study(direction="maximize", sampler=ShapeSampler(problem, seed=0))
+    shapes = {problem.suggest(study.ask()) for _ in range(2)}
+    assert shapes == set(problem.space.shapes)
+    with pytest.raises(optuna.TrialPruned, match="2 shapes are in training"):
+        problem.suggest(study.ask())
+
+
 def curves(problem: ShapeProblem, jitter: float, dip: float) -> Callable[[optuna.Trial], float]:
     """Trainings whose curves scatter by ``jitter`` and fall by ``dip`` half-way."""
     chance = np.random.default_rng(0)
@@ -172,7 +247,13 @@ def test_jittery_and_falling_curves_lose_no_answer(
     make_problem: MakeProblem, jitter: float, dip: float
 ) -> None:
     problem = make_problem(epochs=EPOCHS, depth=range(1, 8))
-    study = search(problem, surface, objective=curves(problem, jitter, dip))
+    study = optuna.create_study(
+        direction="maximize", sampler=ShapeSampler(problem, seed=0), pruner=ShapePruner(problem)
+    )
+    study.optimize(curves(problem, jitter, dip), n_trials=25)  # Past the terminator's stop.
+    cut = {t.params["width"] for t in study.trials if t.state == TrialState.PRUNED}
+    if jitter == 0.0:
+        assert cut, "smooth curves say enough"
     best = problem.best(study)
     assert best is not None
     assert surface(best.shape) >= max(map(surface, problem.space.shapes)) - 0.01

@@ -116,7 +116,7 @@ def test_the_best_shape_is_not_cut(make_problem: MakeProblem) -> None:
 def test_nothing_is_cut_before_enough_trainings_or_without_epochs(
     make_problem: MakeProblem,
 ) -> None:
-    for epochs, trials in ((EPOCHS, 4), (None, 12)):
+    for epochs, trials in ((EPOCHS, 8), (None, 12)):
         problem = make_problem(epochs=epochs)
         study = make_study(problem)
         study.optimize(report_all(problem, bad_middle), n_trials=trials)

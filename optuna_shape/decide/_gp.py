@@ -376,4 +376,9 @@ def _cholesky(covariance: Tensor) -> Tensor:
         added = torch.where(failed > 0, jitter * size, 0.0)[..., None]
         covariance.diagonal(dim1=-2, dim2=-1).add_(added)
         factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed.any():
+        raise ArithmeticError(
+            f"The covariance of {covariance.shape[-1]} observations is not positive definite, in "
+            "spite of jitter. Look for accuracies that are not finite."
+        )
     return factor
