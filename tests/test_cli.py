@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -10,15 +12,23 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from optuna_shape import DesignSpace
+from optuna_shape import InvalidCheckpoint
+from optuna_shape import InvalidSpace
 from optuna_shape import Shape
 from optuna_shape import ShapeProblem
 from optuna_shape import TableMeter
 from optuna_shape.cli import EXIT_BAD_INPUT
 from optuna_shape.cli import EXIT_INTERRUPTED
 from optuna_shape.cli import EXIT_NO_ANSWER
-from optuna_shape.cli import _objective
 from optuna_shape.cli import app
+from optuna_shape.cli._search import _objective
+from optuna_shape.cli._space import make_space
+from optuna_shape.cli._space import options_of
+from optuna_shape.families import FAMILIES
+from optuna_shape.families import mlp
+from optuna_shape.families import nasnet
 from optuna_shape.families import resnet
+from optuna_shape.families import vit
 from optuna_shape.records import StudyRecords
 from optuna_shape.report.live import SearchDisplay
 from optuna_shape.train.checkpoint import load_checkpoint
@@ -127,6 +137,10 @@ def test_a_replicate_has_weights_and_an_order_of_its_own(tmp_path: Path) -> None
         (["--goal", "latency"], EXIT_BAD_INPUT, "needs an accuracy constraint"),
         (["--goal", "beauty"], EXIT_BAD_INPUT, "Unknown goal"),
         (["--family", "alexnet"], EXIT_BAD_INPUT, "Unknown family 'alexnet'"),
+        (["--family-option", "block=wide"], EXIT_BAD_INPUT, "It has: variant=plain|bottleneck|"),
+        (["--family-option", "variant=thin"], EXIT_BAD_INPUT, "Give: plain|bottleneck|wide."),
+        (["--family-option", "variant"], EXIT_BAD_INPUT, "Write name=value."),
+        (["--family", "mlp", "--family-option", "x=1"], EXIT_BAD_INPUT, "It has none."),
         (["--data", "imagenet"], EXIT_BAD_INPUT, "Unknown data set 'imagenet'"),
         (["--depth", "one"], EXIT_BAD_INPUT, "write it like 1-6"),
         (["--depth", "0-2"], EXIT_BAD_INPUT, "every value must be 1 or more"),
@@ -226,3 +240,298 @@ def test_bad_input_of_measure_is_told_in_a_line(
     assert code == EXIT_BAD_INPUT
     assert "Traceback" not in text
     assert not list(tmp_path.iterdir())
+
+
+def families(**environment: str) -> list[str]:
+    result = CliRunner().invoke(app, ["families"], env=environment)
+    assert result.exit_code == 0
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in result.output.splitlines()]
+
+
+def test_families_are_listed_a_line_each_where_programs_read() -> None:
+    lines = families()
+    for name, function in FAMILIES.items():
+        (line,) = [line for line in lines if line.startswith(f"{name}: ")]
+        assert (function.__doc__ or "").splitlines()[0] in line
+        assert "--depth 1" in line
+        assert "--width " in line
+    assert any("5.01 k to 1.26 M parameters; variant=plain|bottleneck|wide; " in x for x in lines)
+    assert any("patch_size=none|integer; head_size=64" in line for line in lines)
+    assert "--family module:function" in lines[-1]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_families_fit_into_a_terminal(columns: int) -> None:
+    lines = families(FORCE_COLOR="1", COLUMNS=str(columns))
+    assert max(map(len, lines)) <= columns
+    text = "\n".join(lines)
+    for whole in ("variant=plain|bottleneck|wide", "--width 8,16,32,64,128,256", "drop_path=0.4"):
+        assert whole in text
+    assert "\u2026" not in text  # Where rich cuts a word short.
+
+
+OWN = """
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from typing import Literal
+
+from torch import nn
+
+from optuna_shape import DesignSpace
+from optuna_shape.families import resnet
+
+if TYPE_CHECKING:
+    from elsewhere import Unknown
+
+
+class Net(nn.Module):
+    def __init__(self, shape, inputs, classes):
+        super().__init__()
+        layer = nn.Linear(shape.width, shape.width)
+        self.first = nn.Linear(inputs, shape.width)
+        self.body = nn.ModuleList([layer] * shape.depth)  # Tied weights.
+        self.last = nn.Linear(shape.width, classes)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1))
+        for layer in self.body:
+            x = layer(x).relu()
+        return self.last(x)
+
+
+def tied(depth, width, *, input_shape, classes, factor: int = 1):
+    def build(shape):
+        return Net(shape._replace(width=factor * shape.width), math.prod(input_shape), classes)
+
+    return DesignSpace(depth, width, build, input_shape=input_shape)
+
+
+def options(
+    depth, width, input_shape, classes, *, a: bool = False, b: float = 0.5, c: int | None = None,
+    d: Literal["x", "y"] = "x", e="text", f=2, g: tuple[int, ...] = (1,),
+):
+    options.got = [a, b, c, d, e, f]
+    return tied(depth, width, input_shape=input_shape, classes=classes)
+
+
+def unknown(depth, width, input_shape, classes, c: int | None = None, h: Unknown = 0.5):
+    unknown.got = [c, h]
+    return tied(depth, width, input_shape=input_shape, classes=classes)
+
+
+def wide(width=(4, 8), depth=(1, 2), **common):
+    return resnet(depth, width, variant="wide", **common)
+
+
+number = 3
+
+
+def few(depth, width):
+    pass
+
+
+def more(depth, width, input_shape, classes, kernel):
+    pass
+
+
+def listed(depth, width, input_shape, classes):
+    return [depth, width]
+
+
+def raises(depth, width, input_shape, classes):
+    return 1 + "[bold] :one:"
+
+
+def no_resnet(depth, width, input_shape, classes):
+    return resnet(depth, width, input_shape=input_shape, classes=classes, stem="imagenet")
+
+
+def forgets(depth, width, input_shape, classes):
+    return DesignSpace(depth, width, lambda shape: nn.Linear(1, 1))
+
+
+def unbuilt(depth, width, input_shape, classes):
+    return DesignSpace(depth, width, lambda shape: nn.Linear("a", 1), input_shape=input_shape)
+
+
+def unfit(depth, width, input_shape, classes):
+    return DesignSpace(depth, width, lambda shape: nn.Linear(1, 1), input_shape=input_shape)
+
+
+def one(depth, width, input_shape, classes):
+    return tied(depth, width, input_shape=input_shape, classes=classes + 1)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to work in that holds modules of the user's own."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "own_nets.py").write_text(OWN)
+    (folder / "own_broken.py").write_text("import not_installed")
+    (folder / "own_wrong.py").write_text("def f(:")
+    (folder / "own_script.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if name.startswith("own_"):
+            del sys.modules[name]
+
+
+def test_a_search_among_networks_of_ones_own(own: Path, tmp_path: Path) -> None:
+    question = [*SMALL, "--family", "own_nets:tied", "--constraint", "size <= 1 MB"]
+    question += ["--family-option", "factor=2"]
+    code, text = run(*question, "--trials", "2", output=tmp_path / "out")
+    assert code == 0
+    assert "space own_nets:tied(factor=2): 6 shapes" in text
+    (answer,) = (tmp_path / "out").glob("own_nets-tied-factor-2-digits-*/answer.json")
+    with pytest.raises(InvalidCheckpoint, match="load_checkpoint\\(path, space\\)"):
+        load_checkpoint(answer)
+    space = make_space(
+        "own_nets:tied", ["factor=2"], depth=[1, 2], width=[4, 6, 8], input_shape=(1, 12, 12),
+        classes=10,
+    )  # fmt: skip
+    model, info = load_checkpoint(answer, space)
+    assert info.family is None
+    assert f"depth {info.shape.depth}, width {info.shape.width}" in text
+    assert model(torch.zeros(3, 1, 12, 12)).shape == (3, 10)
+
+    # It goes on where it ended, and does not take another family's study for its own.
+    code, text = run(*question, "--trials", "1", output=tmp_path / "out")
+    assert code == 0
+    assert "trial 2:" in text
+    question += ["--study-name", answer.parent.name, "--family-option", "factor=1"]
+    code, text = run(*question, output=tmp_path / "out")
+    assert code == EXIT_BAD_INPUT
+    assert "is about the family own_nets:tied(factor=2), not own_nets:tied(factor=1)" in text
+
+
+def test_a_function_of_ones_own_may_return_a_builtin_family(own: Path, tmp_path: Path) -> None:
+    options = ["--epochs", "1", "--max-noise", "100", "--constraint", "size <= 1 MB"]
+    code, text = run(*options, "--family", "own_nets:wide", "--trials", "1", output=tmp_path)
+    assert code == 0
+    assert "depth 1, 2, width 4, 8" in text  # Its own defaults.
+    (answer,) = tmp_path.glob("*/answer.json")
+    _, info = load_checkpoint(answer)
+    assert info.family is not None
+    assert info.family["options"]["variant"] == "wide"
+
+
+def test_a_network_that_no_longer_fits_is_told(
+    own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    question = [*SMALL, "--depth", "1", "--width", "4", "--constraint", "size <= 1 MB"]
+    question += ["--family", "own_nets:tied"]
+    assert run(*question, output=tmp_path / "out")[0] == 0
+    (own / "own_nets.py").write_text(OWN.replace("self.last", "self.head"))
+    del sys.modules["own_nets"]
+    optuna.logging.enable_propagation()
+    try:
+        code, text = run(*question, output=tmp_path / "out")
+    finally:
+        optuna.logging.disable_propagation()
+    assert code == 0
+    assert "trial 0 made it" in text
+    assert "do not fit own_nets:tied" in caplog.text
+
+
+def test_networks_of_ones_own_are_measured(own: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "shapes.csv")
+    code, text = measure("--family", "own_nets:tied", "--output", path)
+    assert code == 0
+    assert f"Written: {path}" in text
+    assert measure("--family", "own_nets:one", "--output", path)[0] == EXIT_BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("own_gone:f", "there is no module 'own_gone'"),
+        ("own_nets.py:tied", "without .py"),
+        ("own_nets.gone:f", "there is no module 'own_nets.gone'"),
+        ("work/own_nets:tied", "is no module:function"),
+        ("own_nets:", "is no module:function"),
+        (":tied", "is no module:function"),
+        ("own_nets:gone", "has no function 'gone'"),
+        ("own_nets:number", "own_nets:number is of type int, not a function"),
+        ("own_nets:few", "unexpected keyword argument 'input_shape'. It must accept depth,"),
+        ("own_nets:more", "missing a required argument: 'kernel'. It must accept depth,"),
+        ("builtins:dict", "builtins:dict does not tell its arguments"),
+        ("own_nets:listed", "own_nets:listed returned list, not a DesignSpace"),
+        (
+            "own_nets:raises",
+            "own_nets:raises raised TypeError: unsupported operand type(s) for +: 'int' and 'str' "
+            "(own_nets.py, line ",
+        ),
+        ("own_nets:no_resnet", "own_nets:no_resnet raised InvalidSpace: input_shape=(1, 12, 12)"),
+        ("own_nets:forgets", "input_shape=None, but the inputs are (1, 12, 12)"),
+        ("own_nets:unbuilt", "own_nets:unbuilt: the network of shape (1, 4) does not run"),
+        ("own_nets:unfit", "own_nets:unfit: the network of shape (1, 4) does not run"),
+        ("own_nets:one", "own_nets:one: for 2 inputs of (1, 12, 12), the network of shape (1, 4)"),
+        ("own_broken:f", "importing own_broken raised ModuleNotFoundError: No module named 'not_"),
+        ("own_wrong:f", "importing own_wrong raised SyntaxError: invalid syntax (own_wrong.py,"),
+        ("own_script:f", "importing own_script raised SystemExit"),
+    ],
+)
+def test_what_is_wrong_with_ones_own_is_told_in_a_line(
+    own: Path, tmp_path: Path, family: str, said: str
+) -> None:
+    arguments = ["search", *SMALL, "--family", family, "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_family_without_default_shapes_asks_for_them(own: Path, tmp_path: Path) -> None:
+    code, text = run("--family", "own_nets:tied", "--depth", "1", output=tmp_path / "out")
+    assert "own_nets:tied has no default width. Give --width" in text
+    assert code == EXIT_BAD_INPUT
+
+
+COMMON = {"depth": [1], "width": [192], "input_shape": (3, 32, 32), "classes": 10}
+
+
+def test_options_are_read_as_the_function_declares_them(own: Path) -> None:
+    def got(function: str, *options: str) -> list[object]:
+        make_space(f"own_nets:{function}", options, **COMMON)  # type: ignore[arg-type]
+        result: list[object] = getattr(sys.modules["own_nets"], function).got
+        return result
+
+    given = got("options", "a=true", "b=1", "c=3", "d=y", "e=a=b", "f=-1")
+    assert given == [True, 1.0, 3, "y", "a=b", -1]
+    assert [type(value) for value in given] == [bool, float, int, str, str, int]
+    assert got("options", "c=none")[2] is None
+    assert got("unknown", "c=3", "h=2.5") == [3, 2.5]  # Annotations that Python cannot tell.
+    for wrong, said in [
+        ("a=1", "Give: true|false."),
+        ("b=x", "Give: number."),
+        ("c=2.5", "Give: none|integer."),
+        ("d=z", "Give: x|y."),
+        ("g=1", "of a type that no text can give"),
+        ("depth=3", "has no option 'depth'. It has: a=false, b=0.5, c=none|integer, d=x|y, "),
+    ]:
+        with pytest.raises(InvalidSpace, match=re.escape(said)):
+            got("options", wrong)
+
+
+def test_options_of_builtin_families() -> None:
+    for family, options, expected in [
+        ("resnet", ["variant=bottleneck", "stem=imagenet"], resnet),
+        ("nasnet", ["stem_filters=5", "drop_path=0"], nasnet),
+        ("vit", ["patch_size=none", "head_size=32"], vit),
+        ("mlp", [], mlp),
+    ]:
+        space = make_space(family, options, **COMMON)  # type: ignore[arg-type]
+        values = {
+            name: options_of(expected)[name].read(text)
+            for name, _, text in (option.partition("=") for option in options)
+        }
+        assert space.builder == expected(**COMMON, **values).builder  # type: ignore[arg-type]
+        assert space.name == family

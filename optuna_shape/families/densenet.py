@@ -85,8 +85,8 @@ class DenseNet:
 
 
 def densenet(
-    depth: Iterable[int],
-    width: Iterable[int],
+    depth: Iterable[int] = (1, 2, 3, 4, 6, 8),
+    width: Iterable[int] = (4, 6, 8, 12, 16, 24),
     *,
     input_shape: Sequence[int] = (3, 32, 32),
     classes: int = 10,

@@ -44,8 +44,8 @@ class MLP:
 
 
 def mlp(
-    depth: Iterable[int],
-    width: Iterable[int],
+    depth: Iterable[int] = (1, 2, 3, 4, 5, 6),
+    width: Iterable[int] = (8, 16, 32, 64, 128, 256),
     *,
     input_shape: Sequence[int],
     classes: int = 10,

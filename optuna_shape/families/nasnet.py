@@ -31,6 +31,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+from typing import TypeAlias
+from typing import get_args
 
 import torch
 from torch import nn
@@ -51,7 +54,8 @@ from optuna_shape.families._nasnet_cells import Wiring
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
-STEMS = ("cifar", "imagenet")
+Stem: TypeAlias = Literal["cifar", "imagenet"]
+STEMS: tuple[Stem, ...] = get_args(Stem)
 
 _STACKS = 3
 _WIDTH_PER_FILTER = 24  # Six states of the last stack, whose filters were doubled twice.
@@ -74,7 +78,7 @@ class NASNet:
 
     input_shape: tuple[int, ...]
     classes: int
-    stem: str
+    stem: Stem
     stem_filters: int | None
     drop_path: float
 
@@ -189,12 +193,12 @@ class NASNetA(nn.Module):
 
 
 def nasnet(
-    depth: Iterable[int],
-    width: Iterable[int],
+    depth: Iterable[int] = (1, 2, 3, 4, 5, 6),
+    width: Iterable[int] = (96, 192, 288, 384),
     *,
     input_shape: Sequence[int] = (3, 32, 32),
     classes: int = 10,
-    stem: str = "cifar",
+    stem: Stem = "cifar",
     stem_filters: int | None = None,
     drop_path: float = 0.4,
     name: str = "nasnet",

@@ -34,6 +34,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+from typing import TypeAlias
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +49,10 @@ from optuna_shape.families._checks import check_image
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
-VARIANTS = ("plain", "bottleneck", "wide")
-STEMS = ("cifar", "imagenet")
+Variant: TypeAlias = Literal["plain", "bottleneck", "wide"]
+Stem: TypeAlias = Literal["cifar", "imagenet"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+STEMS: tuple[Stem, ...] = get_args(Stem)
 
 _STAGES = {"cifar": 3, "imagenet": 4}
 _SMALLEST_IMAGE = {"cifar": 4, "imagenet": 32}  # Halved by every stage, it still has a pixel.
@@ -70,8 +75,8 @@ class ResNet:
 
     input_shape: tuple[int, ...]
     classes: int
-    variant: str
-    stem: str
+    variant: Variant
+    stem: Stem
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, VARIANTS)
@@ -140,13 +145,13 @@ class ResNet:
 
 
 def resnet(
-    depth: Iterable[int],
-    width: Iterable[int],
+    depth: Iterable[int] = (1, 2, 3, 4, 5, 6),
+    width: Iterable[int] = (4, 6, 8, 12, 16, 24),
     *,
     input_shape: Sequence[int] = (3, 32, 32),
     classes: int = 10,
-    variant: str = "plain",
-    stem: str = "cifar",
+    variant: Variant = "plain",
+    stem: Stem = "cifar",
     name: str = "resnet",
 ) -> DesignSpace:
     """Residual networks: depth is blocks per stage, width the channels of the first stage.

@@ -92,8 +92,8 @@ class ViT:
 
 
 def vit(
-    depth: Iterable[int],
-    width: Iterable[int],
+    depth: Iterable[int] = (1, 2, 3, 4, 5, 6),
+    width: Iterable[int] = (64, 128, 192, 256),
     *,
     input_shape: Sequence[int] = (3, 32, 32),
     classes: int = 10,

@@ -1,7 +1,8 @@
 """Trained networks on disk: weights in safetensors, and a JSON file that rebuilds the network.
 
-``trial-3.safetensors`` and ``trial-3.json`` make the checkpoint ``trial-3``. Nothing is pickled,
-so loading one runs no code that came with it.
+``trial-3.safetensors`` and ``trial-3.json`` make the checkpoint ``trial-3``. Nothing is pickled
+and nothing is imported by a name that a file holds, so loading one runs no code that came with it:
+a network of the user's own ``build`` comes back by that ``build`` alone, which the caller gives.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ class CheckpointInfo:
     """What a checkpoint says of its network.
 
     Attributes:
-        family: What :func:`optuna_shape.families.describe` returned.
+        family: What :func:`optuna_shape.families.describe` returned; None where the network is of
+            a ``build`` of the user's own.
         shape: Shape of the network.
         properties: What was measured of it, in SI units; accuracies are fractions.
         versions: Python and packages that saved it.
     """
 
-    family: dict[str, Any]
+    family: dict[str, Any] | None
     shape: Shape
     properties: dict[str, float]
     versions: dict[str, str]
@@ -68,32 +70,27 @@ def save_checkpoint(
         model:
             The network, on any device.
         space:
-            The space that built it, of one of :data:`optuna_shape.families.FAMILIES`.
+            The space that built it. Of a ``build`` of the user's own no description is kept, and
+            :func:`load_checkpoint` needs this space again.
         shape:
             Shape of the network.
         properties:
             What is known of it, in SI units, such as ``{"accuracy": 0.91, "latency": 0.0012}``.
 
     Raises:
-        InvalidCheckpoint: The space has a ``build`` of the user's own, from which no JSON can
-            rebuild the network; or a property is no finite number.
+        InvalidCheckpoint: A property is no finite number.
     """
-    family = families.describe(space)
-    if family is None:
-        raise InvalidCheckpoint(
-            f"{space!r} builds its networks by a function of your own, which a checkpoint cannot "
-            "hold. Save model.state_dict() yourself."
-        )
     try:
         weights = safetensors.torch.save(
             {
-                name: tensor.detach().cpu().contiguous()
+                # A copy, for the format takes no tensors that share memory, such as tied weights.
+                name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
                 for name, tensor in model.state_dict().items()
             }
         )
         info = {
             "format": _FORMAT,
-            "family": family,
+            "family": families.describe(space),
             "shape": list(Shape(*shape)),
             "properties": dict(properties),
             "versions": {
@@ -114,15 +111,21 @@ def save_checkpoint(
     write_whole(_append(stem, _INFO), text.encode() + b"\n")
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, CheckpointInfo]:
+def load_checkpoint(
+    path: str | os.PathLike[str], space: DesignSpace | None = None
+) -> tuple[nn.Module, CheckpointInfo]:
     """Return the network of a checkpoint, on the CPU and in evaluation mode.
 
     Args:
         path:
             What was given to :func:`save_checkpoint`, or either of the two files.
+        space:
+            What builds the network. Needed where that is a function of the user's own, which a
+            checkpoint does not hold; by default the built-in family that it describes.
 
     Raises:
-        InvalidCheckpoint: A file is missing or malformed, or the two do not belong together.
+        InvalidCheckpoint: A file is missing or malformed, the two do not belong together, or the
+            network needs a space that was not given, or is not of the one that was.
     """
     stem = _stem(path)
     text = _read(_append(stem, _INFO))
@@ -136,12 +139,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, Checkpoint
             )
         digest = info["weights_sha256"]
         result = CheckpointInfo(
-            family=dict(info["family"]),
+            family=None if info["family"] is None else dict(info["family"]),
             shape=Shape(*info["shape"]),
             properties=dict(info["properties"]),
             versions=dict(info["versions"]),
         )
-        space = families.rebuild(result.family, [result.shape.depth], [result.shape.width])
+        if space is None:
+            if result.family is None:
+                raise InvalidCheckpoint(
+                    f"{stem}{_INFO} is of a network that a function of the user's own built, and "
+                    "no checkpoint holds such. Give its space: load_checkpoint(path, space)."
+                )
+            space = families.rebuild(result.family, [result.shape.depth], [result.shape.width])
         model = space.build(result.shape)
     except InvalidCheckpoint:
         raise
@@ -159,7 +168,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[nn.Module, Checkpoint
         model.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, SafetensorError) as error:
         raise InvalidCheckpoint(
-            f"The weights in {stem}{_WEIGHTS} do not fit {result.family['family']} "
+            f"The weights in {stem}{_WEIGHTS} do not fit {space.name or 'the network of'} "
             f"{result.shape}: {error}"
         ) from error
     return model.eval(), result

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,6 +83,23 @@ def test_every_family_says_in_a_line_what_depth_and_width_mean(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_shapes_to_choose_from_by_default(name: str) -> None:
+    space = FAMILIES[name](input_shape=(1, 12, 12), classes=4)
+    assert len(space.depths) > 3
+    assert len(space.widths) > 3
+    with torch.device("meta"):
+        for shape in (space.shapes[0], space.shapes[-1]):
+            assert space.build(shape).eval()(torch.zeros(2, 1, 12, 12)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("family", [resnet, nasnet])
+def test_the_default_shapes_suit_both_stems(family: Any) -> None:
+    space = family(stem="imagenet")
+    with torch.device("meta"):
+        assert space.build(space.shapes[0])(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_is_public(name: str) -> None:
     assert name in families.__all__
     assert getattr(families, name) is FAMILIES[name]
@@ -107,6 +126,16 @@ def test_a_build_of_the_users_own_has_no_description(build: Any) -> None:
 def test_a_description_that_rebuilds_nothing_is_refused(description: dict[str, Any]) -> None:
     with pytest.raises(InvalidSpace, match="known here: densenet, mlp, nasnet, resnet, vit"):
         rebuild(description, [1], [4])
+
+
+def test_no_module_is_imported_by_a_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile_family.py").write_text("raise SystemError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidSpace, match="known here: densenet"):
+        rebuild({"family": "hostile_family:run", "options": {}}, [1], [4])
+    assert "hostile_family" not in sys.modules
 
 
 def test_a_wrong_option_keeps_its_own_message() -> None:

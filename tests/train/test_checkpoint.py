@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,7 +107,7 @@ def test_a_malformed_description_is_refused(saved: Path, text: str) -> None:
     [
         lambda info: info.pop("family"),
         lambda info: info.pop("weights_sha256"),
-        lambda info: info.update(family=None),
+        lambda info: info.update(family=3),
         lambda info: info.update(properties=3),
         lambda info: info.update(shape=[2]),
         lambda info: info.update(shape=[2, 0]),
@@ -159,11 +161,34 @@ def test_weights_that_are_no_safetensors_do_not_fit(saved: Path) -> None:
         load_checkpoint(saved)
 
 
-def test_a_build_of_the_users_own_is_not_saved(tmp_path: Path) -> None:
-    space = DesignSpace([1], [4], build=lambda shape: nn.Linear(shape.width, 2))
-    with pytest.raises(InvalidCheckpoint, match="of your own"):
-        save_checkpoint(tmp_path / "a", nn.Linear(4, 2), space, (1, 4), {})
-    assert not list(tmp_path.iterdir())
+def test_a_build_of_the_users_own_comes_back_by_that_build(tmp_path: Path) -> None:
+    def build(shape: Shape) -> nn.Module:
+        layer = nn.Linear(shape.width, shape.width)
+        return nn.Sequential(layer, nn.ReLU(), layer)  # Tied weights.
+
+    space = DesignSpace([1], [4], build=build)
+    network = space.build(Shape(1, 4))
+    save_checkpoint(tmp_path / "a", network, space, (1, 4), PROPERTIES)
+    with pytest.raises(InvalidCheckpoint, match=re.escape("load_checkpoint(path, space)")):
+        load_checkpoint(tmp_path / "a")
+    model, info = load_checkpoint(tmp_path / "a", space)
+    assert (info.family, info.shape, info.properties) == (None, Shape(1, 4), PROPERTIES)
+    x = torch.randn(3, 4)
+    assert torch.equal(model(x), network(x))
+    wider = DesignSpace([1], [4], build=lambda _: nn.Linear(5, 2))
+    with pytest.raises(InvalidCheckpoint, match="do not fit the network of"):
+        load_checkpoint(tmp_path / "a", wider)
+
+
+def test_no_name_in_a_checkpoint_is_imported(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile_nets.py").write_text("raise SystemError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    edit(saved, lambda info: info["family"].update(family="hostile_nets:run"))
+    with pytest.raises(InvalidCheckpoint, match="does not describe a network"):
+        load_checkpoint(saved)
+    assert "hostile_nets" not in sys.modules
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])

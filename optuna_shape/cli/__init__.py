@@ -1,0 +1,39 @@
+"""The command line: ``optuna-shape search``, ``measure`` and ``families``."""
+
+from __future__ import annotations
+
+import warnings
+
+import typer
+
+from optuna_shape.cli._common import EXIT_BAD_INPUT
+from optuna_shape.cli._common import EXIT_INTERRUPTED
+from optuna_shape.cli._common import EXIT_NO_ANSWER
+from optuna_shape.cli._families import families
+from optuna_shape.cli._measure import measure
+from optuna_shape.cli._search import search
+
+__all__ = ["EXIT_BAD_INPUT", "EXIT_INTERRUPTED", "EXIT_NO_ANSWER", "app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Find the depth and width of a neural network that fits a device."""
+
+
+for _command in (search, measure, families):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of the ``optuna-shape`` command."""
+    # GPyTorch's sparse-solver dependency compiles with an old API of torch; nobody here can act.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+    app()

@@ -1,0 +1,132 @@
+"""What the commands have in common: options, how they are read, and how errors are told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Annotated
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from optuna_shape.errors import EnergyUnavailable
+from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import InvalidSpace
+from optuna_shape.errors import NoFeasibleShape
+from optuna_shape.errors import NoisyMachine
+from optuna_shape.errors import ShapeError
+from optuna_shape.families import FAMILIES
+
+_T = TypeVar("_T")
+
+EXIT_BAD_INPUT = 2
+EXIT_NO_ANSWER = 3
+EXIT_INTERRUPTED = 130
+
+Family = Annotated[
+    str,
+    typer.Option(
+        help=f"Networks to choose from: {', '.join(FAMILIES)}, or a function of your own as "
+        "module:function. `optuna-shape families` says more."
+    ),
+]
+FamilyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="An option of the family, may be repeated: variant=bottleneck.",
+        show_default=False,
+    ),
+]
+Depth = Annotated[
+    str | None,
+    typer.Option(
+        help="Depths, such as 1-6 or 1,2,4; by default those of the family.", show_default=False
+    ),
+]
+Width = Annotated[
+    str | None,
+    typer.Option(
+        help="Widths, such as 8-12 or 8,16; by default those of the family.", show_default=False
+    ),
+]
+Device = Annotated[str, typer.Option(help="Measure and train on: auto, cpu, cuda or cuda:1.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Inputs per call whose latency and energy are measured.")
+]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads, of measuring and of training.")]
+MaxNoise = Annotated[
+    float,
+    typer.Option(help="How much this machine's pace may vary, as a share, to be measured on."),
+]
+Watts = Annotated[
+    float | None,
+    typer.Option(
+        help="Power of the device under load. Energy is then no measurement, but an estimate of "
+        "watts x latency.",
+        show_default=False,
+    ),
+]
+LIMITS = (
+    "A limit, may be repeated: 'latency <= 2 ms', 'size <= 500 kB', 'energy <= 40 mJ', "
+    "'latency <= 60 % of (9, 16)'"
+)
+
+
+def make_console() -> Console:
+    """Return what the commands print to; in a module's name, ``:one:`` is no emoji."""
+    return Console(emoji=False)
+
+
+@contextlib.contextmanager
+def errors_in_a_line(console: Console) -> Iterator[None]:
+    """What a user can mend is said in one line; anything else keeps its traceback."""
+    try:
+        yield
+    except ShapeError as error:
+        hint = ""
+        if isinstance(error, NoisyMachine) and "max_noise" in str(error):
+            hint = " Here: --max-noise 0.5, say."
+        elif isinstance(error, EnergyUnavailable):
+            hint = " Here: --watts 45."
+        console.print(
+            Text.assemble((f"{type(error).__name__}:", "red"), f" {error}{hint}"),
+            # A program that reads it finds it in one line; a person sees whole words.
+            soft_wrap=not console.is_terminal,
+        )
+        no_answer = isinstance(error, NoisyMachine | NoFeasibleShape)
+        raise typer.Exit(EXIT_NO_ANSWER if no_answer else EXIT_BAD_INPUT) from None
+
+
+def integers(text: str | None, option: str) -> list[int] | None:
+    """Read ``1-6`` or ``1,2,4`` or both mixed; None stays None.
+
+    Raises:
+        InvalidSpace: It is something else.
+    """
+    if text is None:
+        return None
+    result: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        try:
+            result += range(int(low), int(high) + 1) if dash else [int(low)]
+        except ValueError:
+            raise InvalidSpace(
+                f"{option} {text!r} is no list of integers; write it like 1-6 or 4,8,16."
+            ) from None
+    return result
+
+
+def choose(registry: Mapping[str, _T], name: str, kind: str) -> _T:
+    """Look a name up.
+
+    Raises:
+        InvalidProblem: It is unknown.
+    """
+    if name not in registry:
+        raise InvalidProblem(f"Unknown {kind} {name!r}. Known are {', '.join(sorted(registry))}.")
+    return registry[name]
