@@ -54,8 +54,9 @@ class SearchDisplay:
         problem, space = self._problem, self._problem.space
         table = Table.grid(padding=(0, 2))
         table.add_row("study", escape(self._study.study_name))
-        table.add_row("images", f"{data}: {training} for training, {validation} for validation")
-        table.add_row("space", f"{space.name}: {len(space)} shapes")
+        images = f"{data}: {training} for training, {validation} for validation"
+        table.add_row("images", escape(images))
+        table.add_row("space", escape(f"{space.name}: {len(space)} shapes"))
         table.add_row("", f"depth {_listed(space.depths)}, width {_listed(space.widths)}")
         table.add_row("goal", f"{problem.direction} {problem.goal}")
         table.add_row("limits", "\n".join(str(c) for c in problem.constraints) or "none")

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,38 @@ class Recipe:
     label_smoothing: float = 0.1
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network that tells another what it thinks of each image [Hinton2015]_.
+
+    The loss is ``(1 - weight)`` times that of the recipe, and ``weight`` times ``temperature**2``
+    times the divergence of the network's probabilities from the teacher's, both of outputs divided
+    by the temperature.
+
+    .. [Hinton2015] Hinton, Vinyals, Dean. Distilling the knowledge in a neural network. 2015.
+
+    Attributes:
+        network: Takes the same inputs, and tells the same classes apart.
+        weight: Share of the loss in [0, 1].
+        temperature: How much the teacher's second thoughts count.
+    """
+
+    network: nn.Module
+    weight: float = 0.5
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1 or not 0 < self.temperature < math.inf:
+            raise InvalidProblem(
+                f"A teacher of weight={self.weight} and temperature={self.temperature} cannot "
+                "teach. Give a weight from 0 to 1, and a temperature above 0, such as 2."
+            )
+
+
 _DEFAULT = Recipe()
+
+#: ``loss(inputs, outputs, classes)`` of a batch.
+_Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def train(
@@ -51,6 +83,7 @@ def train(
     device: torch.device | str = "cpu",
     report: Callable[[int, float], None] | None = None,
     recipe: Recipe = _DEFAULT,
+    teacher: Teacher | None = None,
     progress: Path | None = None,
 ) -> float:
     """Train a network in place and return its accuracy on the validation set.
@@ -77,6 +110,9 @@ def train(
             What it raises ends the training, such as :exc:`optuna.TrialPruned`.
         recipe:
             How to train.
+        teacher:
+            A trained network to learn from besides the classes, left on ``device`` in evaluation
+            mode.
         progress:
             A file, ending in ``.safetensors``, that holds the training after each epoch but the
             last, until it finishes. If the training was ended before, by what ``report`` raised or
@@ -104,8 +140,9 @@ def train(
     steps = max(1, len(train_x) * data.passes // recipe.batch_size)
     rates = _learning_rates(steps * epochs, recipe)
     tell_progress = getattr(model, "set_progress", None)
-    identity = _identity(model, data, epochs, seed, device, recipe)
+    identity = _identity(model, data, epochs, seed, device, recipe, teacher)
     kept = Progress(progress, identity, model, optimizer, generator)
+    loss_of = _loss(recipe, teacher, device)
     curve = kept.resume()
     if report is not None:
         for epoch, accuracy in enumerate(curve, start=1):
@@ -120,7 +157,7 @@ def train(
             data,
             generator,
             rates[(epoch - 1) * steps : epoch * steps],
-            recipe.label_smoothing,
+            loss_of,
         )
         if not math.isfinite(loss):
             kept.discard()
@@ -165,7 +202,7 @@ def _train_epoch(
     data: Data,
     generator: torch.Generator,
     rates: Sequence[float],
-    label_smoothing: float,
+    loss_of: _Loss,
 ) -> float:
     """Train for one epoch, a step for each learning rate.
 
@@ -183,8 +220,8 @@ def _train_epoch(
             Says in which order images come and how they are varied.
         rates:
             Learning rate of each step.
-        label_smoothing:
-            Probability given to all classes alike in the target.
+        loss_of:
+            The loss of a batch.
 
     Returns:
         The sum of the losses of all steps; not finite if the training diverged.
@@ -202,7 +239,7 @@ def _train_epoch(
         inputs = x[batch]
         if data.augment is not None:
             inputs = data.augment(inputs, generator)
-        loss = F.cross_entropy(model(inputs), y[batch], label_smoothing=label_smoothing)
+        loss = loss_of(inputs, model(inputs), y[batch])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -210,11 +247,44 @@ def _train_epoch(
     return float(losses)  # Asked once per epoch, not to wait for a GPU each step.
 
 
+def _loss(recipe: Recipe, teacher: Teacher | None, device: torch.device) -> _Loss:
+    def of_classes(_: torch.Tensor, outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(outputs, classes, label_smoothing=recipe.label_smoothing)
+
+    if teacher is None:
+        return of_classes
+    network = teacher.network.to(device).eval()
+    weight, temperature = teacher.weight, teacher.temperature
+
+    def taught(inputs: torch.Tensor, outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            targets = F.log_softmax(network(inputs) / temperature, dim=1)
+        divergence = F.kl_div(
+            F.log_softmax(outputs / temperature, dim=1),
+            targets,
+            reduction="batchmean",
+            log_target=True,
+        )
+        # Gradients of the divergence shrink with the square of the temperature.
+        soft = weight * temperature**2 * divergence
+        return (1 - weight) * of_classes(inputs, outputs, classes) + soft
+
+    return taught
+
+
 def _identity(
-    model: nn.Module, data: Data, epochs: int, seed: int, device: torch.device, recipe: Recipe
+    model: nn.Module,
+    data: Data,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+    recipe: Recipe,
+    teacher: Teacher | None,
 ) -> dict[str, Any]:
     """What a training must have in common with another one to go on from it, as JSON."""
+    taught = {} if teacher is None else {"teacher": [teacher.weight, teacher.temperature]}
     return {
+        **taught,
         "epochs": epochs,
         "seed": seed,
         "recipe": asdict(recipe),
