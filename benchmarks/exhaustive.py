@@ -38,7 +38,6 @@ from optuna_shape import DeviceMeter
 from optuna_shape import Measurement
 from optuna_shape import Shape
 from optuna_shape import ShapeProblem
-from optuna_shape import ShapePruner
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
 from optuna_shape.families import FAMILIES
@@ -147,7 +146,7 @@ def compare(problem: ShapeProblem, data: Data, seed: int) -> list[dict[str, obje
         data,
         seed,
         ShapeSampler(problem, seed=seed),
-        ShapePruner(problem),
+        optuna.pruners.NopPruner(),  # As the command line does by default.
         [ShapeTerminator(problem)],
     )
     truth = {

@@ -5,7 +5,7 @@
 
 Every method asks for shapes and is told a made-up accuracy at once, so that nothing but deciding
 takes time. All run in turn in one process, on one thread. With reports, ``ShapePruner`` is asked
-at every epoch too, and its time is part of the trial's.
+at every epoch too, and its time is part of the trial's; ``ShapeTerminator``'s stands apart.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ from optuna_shape import Shape
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapePruner
 from optuna_shape import ShapeSampler
+from optuna_shape import ShapeTerminator
+from optuna_shape.records import StudyRecords
 
 RESULTS = Path(__file__).parent / "results"
 GRIDS = {36: (6, 6), 144: (12, 12), 576: (24, 24), 2000: (40, 50)}
-COLUMNS = ("method", "shapes", "reports", "trial", "suggest", "report")
+COLUMNS = ("method", "shapes", "reports", "trial", "suggest", "report", "stop")
 #: At most, in seconds: (shapes, with reports) -> median of a trial's decisions.
 TARGETS = {(144, 0): 0.1, (144, 20): 0.5, (2000, 0): 1.0}
 
@@ -46,7 +48,9 @@ def accuracy(shape: Shape, share: float, number: int) -> float:
     return final * (1 - math.exp(-4 * share)) + 0.002 * math.sin(50 * share + number)
 
 
-def ours(space: DesignSpace, epochs: int) -> tuple[BaseSampler, optuna.pruners.BasePruner, object]:
+def ours(
+    space: DesignSpace, epochs: int
+) -> tuple[BaseSampler, optuna.pruners.BasePruner, ShapeProblem]:
     problem = ShapeProblem(
         space,
         "accuracy",
@@ -77,11 +81,12 @@ METHODS = {
 
 
 def run(name: str, shapes: int, epochs: int, trials: int) -> list[dict[str, object]]:
-    """One search; seconds of every suggestion, and of all decisions at reports of the trial."""
+    """One search; seconds of every suggestion, of all decisions at reports, and of the stop's."""
     depths, widths = GRIDS[shapes]
     space = DesignSpace(range(1, depths + 1), range(4, 4 * widths + 1, 4))
     sampler, pruner, problem = METHODS[name](space, epochs)
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    terminator = None if problem is None else ShapeTerminator(problem)
     rows = []
     for number in range(min(trials, shapes - 1)):  # With nothing left ours ends.
         begin = time.perf_counter()
@@ -99,7 +104,11 @@ def run(name: str, shapes: int, epochs: int, trials: int) -> list[dict[str, obje
             trial.should_prune()  # All go on, so that every method sees as many trials.
         reported = time.perf_counter()
         value = accuracy(shape, 1.0, number)
-        study.tell(trial, problem.record(trial, value) if problem is not None else value)
+        frozen = study.tell(trial, problem.record(trial, value) if problem else value)
+        told = time.perf_counter()
+        if terminator is not None:
+            terminator(study, frozen)
+            StudyRecords(study).clear_stop()
         rows.append(
             {
                 "method": name,
@@ -108,6 +117,7 @@ def run(name: str, shapes: int, epochs: int, trials: int) -> list[dict[str, obje
                 "trial": number,
                 "suggest": round(suggested - begin, 5),
                 "report": round(reported - suggested, 5),
+                "stop": round(time.perf_counter() - told, 5),
             }
         )
     return rows
@@ -170,11 +180,17 @@ def main() -> None:
                 new = run(name, shapes, epochs, arguments.trials)
                 rows += new
                 late = [float(str(r["suggest"])) + float(str(r["report"])) for r in new[-10:]]
+                stops = [float(str(r["stop"])) for r in new[-10:]]
                 target = TARGETS.get((shapes, epochs)) if name == "ShapeSampler" else None
                 print(
                     f"{name:15} {shapes:5} shapes {epochs:3} reports: "
                     f"{1e3 * statistics.median(late):8.1f} ms per trial after "
                     f"{len(new) - 10} trials"
+                    + (
+                        f", stop {1e3 * statistics.median(stops):.1f} ms"
+                        if name == "ShapeSampler"
+                        else ""
+                    )
                     + (f" (target: at most {1e3 * target:.0f} ms)" if target else ""),
                     flush=True,
                 )

@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.distributions import IntDistribution
+from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.study import Study
@@ -82,6 +83,7 @@ class ShapeSampler(BaseSampler):
         self._problem = problem
         self._seed = seed
         self._independent_sampler = independent_sampler or RandomSampler(seed)
+        self._has_seen_pruner = False
 
     def reseed_rng(self) -> None:
         # Decisions rest on the stored seed alone, or workers would decide differently.
@@ -89,6 +91,7 @@ class ShapeSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._independent_sampler.before_trial(study, trial)
+        self._warn_of_rank_pruners(study)
         if StudyRecords(study).stop() is not None:
             stop_loop(study)
         else:
@@ -189,6 +192,22 @@ class ShapeSampler(BaseSampler):
             )
         # The trial that trains the last shape ends the search itself: no empty trial follows it.
         self._stop_if_exhausted(study, trial)
+
+    def _warn_of_rank_pruners(self, study: Study) -> None:
+        """Say once that Optuna's own pruners, one of which is its default, misjudge shapes."""
+        if self._has_seen_pruner:
+            return
+        self._has_seen_pruner = True
+        pruner = study.pruner
+        is_ours = type(pruner).__module__.startswith("optuna_shape.")
+        if self._problem.epochs is None or is_ours or isinstance(pruner, NopPruner):
+            return
+        _logger.warning(
+            f"The study prunes by {type(pruner).__name__}, as Optuna does by default or as you "
+            "chose. Such a pruner compares shapes at the same epoch, where small ones often lead, "
+            "since they learn faster. Create the study with pruner=ShapePruner(problem), or with "
+            "optuna.pruners.NopPruner()."
+        )
 
     def _stop_if_exhausted(self, study: Study, trial: FrozenTrial) -> str | None:
         """End the search if nothing is left and no other trial trains; the reason if so."""

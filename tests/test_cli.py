@@ -67,6 +67,10 @@ def test_search_prints_the_way_to_the_answer_and_saves_it(tmp_path: Path) -> Non
     assert sum(p.numel() for p in model.parameters()) > 0
     assert set(info.properties) >= {"accuracy", "latency", "size", "test_accuracy"}
 
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    complete = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert len(complete) == len(study.trials), "nothing is cut short unless --prune is given"
+
     # The same question again is answered from the study, without training.
     code, again = run(*SMALL, output=tmp_path)
     assert code == 0

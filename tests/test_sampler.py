@@ -322,3 +322,34 @@ def test_the_training_cost_of_a_shape_is_asked_once(make_problem: MakeProblem) -
     study = make_study(problem)
     study.optimize(formula_objective(problem, epochs=4), n_trials=8)
     assert sorted(asked) == sorted(problem.space.shapes)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "epochs", "warned"),
+    [
+        (None, 10, True),
+        (optuna.pruners.HyperbandPruner(), 10, True),
+        (None, None, False),
+        (optuna.pruners.NopPruner(), 10, False),
+    ],
+)
+def test_warns_once_of_pruners_that_compare_shapes_at_an_epoch(
+    make_problem: MakeProblem,
+    pruner: optuna.pruners.BasePruner | None,
+    epochs: int | None,
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    problem = make_problem(epochs=epochs)
+    study = optuna.create_study(
+        direction="maximize", sampler=ShapeSampler(problem, seed=0), pruner=pruner
+    )
+    optuna.logging.enable_propagation()
+    try:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study.optimize(formula_objective(problem), n_trials=2)
+    finally:
+        optuna.logging.disable_propagation()
+    # A handler of pytest's may see the same record twice.
+    found = {id(r) for r in caplog.records if "The study prunes by" in r.getMessage()}
+    assert len(found) == warned

@@ -104,6 +104,10 @@ def search(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(help="Cut trainings short that will almost surely not give the answer."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the decisions and of the trainings.")] = 0,
     output: Annotated[
         Path, typer.Option(help="Folder for the study and the trained networks.")
@@ -164,7 +168,7 @@ def search(
             load_if_exists=True,
             direction=problem.direction,
             sampler=ShapeSampler(problem, seed=seed),
-            pruner=ShapePruner(problem),
+            pruner=ShapePruner(problem) if prune else optuna.pruners.NopPruner(),
         )
         _check_own_family(study, space)
         torch_device = meter.setting.device
