@@ -567,11 +567,13 @@ class ShapeProblem:
         shape = None if best_trial is None else shape_of(best_trial)
         if best_trial is None or shape not in shapes or (repeated and shape != shapes[0]):
             if shape is not None:
-                why = (
-                    f"over all its trainings {shapes[0]} is better"
-                    if shape in shapes
-                    else "it is not within the constraints as they are measured now"
-                )
+                if shape in shapes:
+                    why = f"over all its trainings {shapes[0]} is better"
+                elif shape in accuracies and shape in screening.feasible:
+                    mean = sum(accuracies[shape]) / len(accuracies[shape])
+                    why = f"over all its trainings it has {format_quantity(ACCURACY, mean)}"
+                else:
+                    why = "it is not within the constraints as they are measured now"
                 note = f"study.best_trial is shape {shape}, but {why}"
             shape = shapes[0]
         numbers = [n for n in sorted(history.trained) if history.shapes[n] == shape]

@@ -129,6 +129,7 @@ def test_a_lucky_answer_to_a_cost_goal_is_trained_again(make_problem: MakeProble
     assert stop is not None
     assert best is not None
     assert best.shape != candidate, "the mean of two trainings is below the bound"
+    assert f"study.best_trial is shape {candidate}, but over all its trainings" in best.note
     assert stop["reaches"] >= 0.95 or len(records.history().accuracies[best.shape]) == 2
 
 
