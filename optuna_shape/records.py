@@ -518,6 +518,12 @@ def claimed_shape(trial: FrozenTrial) -> Shape | None:
     return None if not claim else Shape(*claim["shape"])
 
 
+def is_replicate(trial: FrozenTrial) -> bool:
+    """Whether a trial trains, or trained, a shape again on purpose."""
+    claim = _claim_of(trial)
+    return bool(claim and claim["replicate"])
+
+
 def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
     """What a user fixed by enqueueing this trial."""
     return dict(trial.system_attrs.get("fixed_params") or {})

@@ -16,6 +16,7 @@ from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
 from optuna_shape.records import StudyRecords
+from optuna_shape.records import is_replicate
 
 MakeProblem = Callable[..., ShapeProblem]
 
@@ -124,6 +125,7 @@ def test_a_lucky_answer_to_a_cost_goal_is_trained_again(make_problem: MakeProble
     assert records.stop() is None, "nothing cheaper is left, but the answer may have been lucky"
     study.optimize(objective, n_trials=1, callbacks=[ShapeTerminator(problem)])
     assert len(records.history().accuracies[candidate]) == 2
+    assert [is_replicate(t) for t in study.trials] == [False] * (len(cheaper) + 1) + [True]
     study.optimize(objective, callbacks=[ShapeTerminator(problem)])
     stop, best = records.stop(), problem.best(study)
     assert stop is not None

@@ -25,6 +25,7 @@ from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import REASON
 from optuna_shape.records import StudyRecords
+from optuna_shape.records import is_replicate
 from optuna_shape.records import shape_of
 from optuna_shape.report.notes import nearest_removed
 from optuna_shape.report.notes import removed_by
@@ -229,6 +230,8 @@ def _grid(name: str, problem: ShapeProblem, screening: Screening) -> Table:
 def _outcome(trial: FrozenTrial) -> str:
     shape = shape_of(trial)
     name = "no shape" if shape is None else f"shape {shape}"
+    if is_replicate(trial):
+        name += " again"
     if trial.state == TrialState.COMPLETE:
         return f"{name}: accuracy {format_quantity('accuracy', trial.user_attrs[ACCURACY])}"
     return f"{name}: {_state(trial)}"
@@ -236,9 +239,9 @@ def _outcome(trial: FrozenTrial) -> str:
 
 def _state(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
-        return ""
+        return "trained again" if is_replicate(trial) else ""
     if trial.state == TrialState.RUNNING:
-        return "training"
+        return "training again" if is_replicate(trial) else "training"
     return str(trial.user_attrs.get(REASON, trial.state.name.lower()))
 
 
