@@ -570,8 +570,7 @@ class ShapeProblem:
                 if shape in shapes:
                     why = f"over all its trainings {shapes[0]} is better"
                 elif shape in accuracies and shape in screening.feasible:
-                    mean = sum(accuracies[shape]) / len(accuracies[shape])
-                    why = f"over all its trainings it has {format_quantity(ACCURACY, mean)}"
+                    why = "over all its trainings it does not reach the accuracy"
                 else:
                     why = "it is not within the constraints as they are measured now"
                 note = f"study.best_trial is shape {shape}, but {why}"
