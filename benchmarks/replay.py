@@ -88,6 +88,7 @@ from optuna_shape import ShapePruner
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
 from optuna_shape import TableMeter
+from optuna_shape.callbacks import MIN_TRAININGS
 from optuna_shape.constraints import Constraint
 from optuna_shape.posterior import believe
 from optuna_shape.records import StudyRecords
@@ -102,8 +103,6 @@ REJECTIONS, REPEATS = 20, 3
 HORIZON = 0.2
 #: As ShapeTerminator has them: of accuracy, and of the cost.
 ACCURACY_EPSILON, COST_EPSILON = 0.005, 0.05
-#: Trainings before ShapeTerminator takes its model's word.
-MIN_TRAININGS = 6
 
 
 # What is recorded, and what is asked.

@@ -1,6 +1,6 @@
 """Does a network that inherits need fewer epochs, and does a search still find the same shape?
 
-    python benchmarks/transfer.py --data-root DIR     # about two hours on one core
+    python benchmarks/transfer.py --data-root DIR     # hours on one core
     python benchmarks/transfer.py --data digits --parts pairs
 
 ``pairs``: a child from scratch, and the same child after a trained parent, for shapes near and

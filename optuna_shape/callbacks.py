@@ -9,7 +9,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_shape.posterior import MOST_TRAININGS
 from optuna_shape.posterior import Belief
 from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
@@ -91,7 +90,7 @@ class ShapeTerminator:
                 "deviations from what it predicts of each from the others."
             )
             return None
-        if self._is_answer_in_doubt(belief):
+        if belief.is_answer_in_doubt(self._delta):
             return None
         decision = {
             "probability": probability,
@@ -122,15 +121,6 @@ class ShapeTerminator:
             decision["reaches"] = belief.answer_reaches
             reason += f", and that {shape} reaches it is {belief.answer_reaches:.2g}"
         return {"kind": "certain", "reason": reason, "answer": list(shape), **decision}
-
-    def _is_answer_in_doubt(self, belief: Belief) -> bool:
-        """Whether another training of the answer has to say first if it was lucky."""
-        return (
-            belief.goal_costs is not None
-            and belief.answer is not None
-            and belief.answer_reaches < 1 - self._delta
-            and belief.answer_trainings < MOST_TRAININGS
-        )
 
 
 class ShapeDashboard:

@@ -34,8 +34,8 @@ from optuna_shape.records import History
 from optuna_shape.records import StudyRecords
 from optuna_shape.space import Shape
 
-#: Trainings after which the accuracy of an answer is not doubted any more, but stated.
-MOST_TRAININGS = 2
+# Trainings after which the accuracy of an answer is not doubted any more, but stated.
+_MOST_TRAININGS = 2
 # Standard deviation of the log error that stands in for a training that failed: the worst seen.
 _FAILED = 0.25
 
@@ -75,6 +75,11 @@ class Belief:
     def index(self) -> dict[Shape, int]:
         """Position of each feasible shape."""
         return {shape: i for i, shape in enumerate(self.shapes)}
+
+    @property
+    def threshold(self) -> float:
+        """The log error that the answer has to reach; that of accuracy 0 without a constraint."""
+        return float(log_error(self.accuracy_bound or 0.0))
 
     @cached_property
     def means(self) -> dict[int, float]:
@@ -151,13 +156,18 @@ class Belief:
             return 0.0
         if self.accuracy_bound is None:
             return 1.0
-        threshold = float(log_error(self.accuracy_bound))
-        return float(self.latent.probability_above(threshold, np.array([self.answer]))[0])
+        return float(self.latent.probability_above(self.threshold, np.array([self.answer]))[0])
 
-    @property
-    def answer_trainings(self) -> int:
-        """How often the answer has been trained, or was to be."""
-        return 0 if self.answer is None else self.history.trainings(self.shapes[self.answer])
+    def is_answer_in_doubt(self, delta: float) -> bool:
+        """Whether another training of the answer to a cost goal has to say if it was lucky.
+
+        It has where the answer reaches the accuracy with less than ``1 - delta``, and was trained
+        only once.
+        """
+        if self.goal_costs is None or self.answer is None:
+            return False
+        trainings = self.history.trainings(self.shapes[self.answer])
+        return self.answer_reaches < 1 - delta and trainings < _MOST_TRAININGS
 
     @cached_property
     def doubtful(self) -> np.ndarray:
@@ -168,10 +178,10 @@ class Belief:
         if self.goal_costs is None:
             return np.array([], dtype=int)
         history, shapes = self.history, self.shapes
-        once = [i for i in self.trained if history.trainings(shapes[i]) < MOST_TRAININGS]
+        once = [i for i in self.trained if history.trainings(shapes[i]) < _MOST_TRAININGS]
         return replicate_candidates(
             self.latent,
-            float(log_error(self.accuracy_bound or 0.0)),
+            self.threshold,
             np.array(once, dtype=int),
             self.goal_costs,
             None if self.answer is None else float(self.goal_costs[self.answer]),
@@ -202,8 +212,7 @@ class Belief:
         """Probability that any of these shapes reaches the accuracy constraint."""
         if len(positions) == 0:
             return 0.0
-        threshold = float(log_error(self.accuracy_bound or 0.0))
-        return probability_any_reaches(self.latent, positions, threshold, seed=self.seed)
+        return probability_any_reaches(self.latent, positions, self.threshold, seed=self.seed)
 
     def surprise(self) -> float:
         """Root mean square of the leave-one-out z-scores: about 1 if the model is honest."""

@@ -72,6 +72,9 @@ _CERTAINTY = "shape:certainty"
 
 ACCURACY = "accuracy"
 REASON = "reason"
+#: Of knowledge transfer: the trial that a network started from, what it has of it, and the trial
+#: whose network taught it.
+PARENT, INHERITED, TEACHER = "parent", "inherited", "teacher"
 INTERRUPTED = "interrupted"
 
 #: Longest attribute that every storage and the dashboard take.
@@ -473,7 +476,7 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
             own = claim and claim.get("thread") == threading.get_ident()
             if claim and claim["worker"] == _worker() and not own:
                 running_here.append(number)
-        elif claim and claim["replicate"] and trial.state in (TrialState.PRUNED, TrialState.FAIL):
+        elif is_replicate(trial) and trial.state in (TrialState.PRUNED, TrialState.FAIL):
             spoilt[shape] += attributes.get(_FAILURE) != INTERRUPTED
             continue
         elif trial.state == TrialState.PRUNED and claim:

@@ -23,9 +23,7 @@ from optuna_shape.decide.acquisition import cost_improvement
 from optuna_shape.decide.acquisition import expected_improvement
 from optuna_shape.decide.design import initial_design
 from optuna_shape.decide.surrogate import Posterior
-from optuna_shape.decide.surrogate import log_error
 from optuna_shape.errors import InvalidProblem
-from optuna_shape.posterior import MOST_TRAININGS
 from optuna_shape.posterior import Belief
 from optuna_shape.posterior import believe
 from optuna_shape.problem import ShapeProblem
@@ -252,7 +250,7 @@ def _rank_by_cost(
     belief: Belief, goal_costs: np.ndarray, pending: Posterior, free: np.ndarray
 ) -> list[tuple[int, bool]]:
     """Rank for a cost goal: new shapes, and trained ones whose doubtful accuracy decides."""
-    threshold, answer = float(log_error(belief.accuracy_bound or 0.0)), belief.answer
+    threshold, answer = belief.threshold, belief.answer
     best = None if answer is None else float(goal_costs[answer])
     replicates = np.setdiff1d(belief.doubtful, belief.running)
     scores = cost_improvement(pending, threshold, goal_costs, best, belief.training_costs)
@@ -273,8 +271,7 @@ def _is_last_doubt(belief: Belief) -> bool:
     """Whether it is only the answer's own accuracy that keeps the search from its end."""
     return (
         belief.answer not in belief.running
-        and belief.answer_trainings < MOST_TRAININGS
-        and belief.answer_reaches < 1.0
+        and belief.is_answer_in_doubt(0.0)
         and belief.better_probability(0.0) <= _UNLIKELY
     )
 

@@ -43,6 +43,7 @@ from optuna_shape.measure import DeviceMeter
 from optuna_shape.problem import Answer
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.pruner import ShapePruner
+from optuna_shape.records import REASON
 from optuna_shape.records import StudyRecords
 from optuna_shape.report.live import SearchDisplay
 from optuna_shape.sampler import ShapeSampler
@@ -234,7 +235,7 @@ def _objective(
             display.epoch(trial, epoch, accuracy)
             trial.report(accuracy, epoch)
             if trial.should_prune():
-                raise optuna.TrialPruned(trial.user_attrs.get("reason", "cut short"))
+                raise optuna.TrialPruned(trial.user_attrs.get(REASON, "cut short"))
 
         accuracy = train(
             model,

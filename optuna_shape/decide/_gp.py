@@ -316,8 +316,7 @@ def fit(
 def _select(weights: Tensor) -> tuple[Tensor, Tensor]:
     """At most ``_KEPT`` draws that stand for all, and their weights (systematic resampling).
 
-    The heaviest alone would be those that fit best by chance. In simulated searches, what they
-    gave a probability of 3 % came true in 10 % of cases.
+    The heaviest alone would be those that fit best by chance, and too sure of themselves.
     """
     order = torch.argsort(weights, descending=True, stable=True)
     quantiles = (torch.arange(_KEPT, dtype=torch.float64) + 0.5) / _KEPT

@@ -81,13 +81,7 @@ def save_checkpoint(
         InvalidCheckpoint: A property is no finite number.
     """
     try:
-        weights = safetensors.torch.save(
-            {
-                # A copy, for the format takes no tensors that share memory, such as tied weights.
-                name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-                for name, tensor in model.state_dict().items()
-            }
-        )
+        weights = safetensors.torch.save(copied(model.state_dict()))
         info = {
             "format": _FORMAT,
             "family": families.describe(space),
@@ -191,6 +185,14 @@ def _read(path: Path) -> bytes:
             f"{path} cannot be read: {error.strerror}. A checkpoint is two files, "
             f"NAME{_WEIGHTS} and NAME{_INFO}, in one folder."
         ) from error
+
+
+def copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy tensors to the CPU: safetensors takes none that share memory, such as tied weights."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def write_whole(path: Path, content: bytes) -> None:

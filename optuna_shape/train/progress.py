@@ -22,6 +22,7 @@ from safetensors import safe_open
 from torch import nn
 
 from optuna_shape.errors import InvalidCheckpoint
+from optuna_shape.train.checkpoint import copied
 from optuna_shape.train.checkpoint import write_whole
 
 _logger = logging.getLogger(f"optuna.{__name__}")
@@ -123,11 +124,7 @@ class Progress:
         tensors[_GLOBAL] = torch.get_rng_state()
         if device.type == "cuda":
             tensors[_GLOBAL_CUDA] = torch.cuda.get_rng_state(device)
-        # Copies, for the format takes no tensors that share memory, such as tied weights.
-        return {
-            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
+        return copied(tensors)
 
     def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._model.load_state_dict(_below(_MODEL, tensors))

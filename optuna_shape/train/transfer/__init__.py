@@ -7,10 +7,10 @@ search in another order learns other accuracies. And a shape is trained for long
 later it comes, which a comparison of shapes at equal training does not want.
 """
 
+from optuna_shape.records import INHERITED
+from optuna_shape.records import PARENT
+from optuna_shape.records import TEACHER
 from optuna_shape.train.transfer.loop import GENTLE
-from optuna_shape.train.transfer.loop import INHERITED
-from optuna_shape.train.transfer.loop import PARENT
-from optuna_shape.train.transfer.loop import TEACHER
 from optuna_shape.train.transfer.loop import TaughtLoop
 from optuna_shape.train.transfer.loop import transfer
 from optuna_shape.train.transfer.networks import Inherited

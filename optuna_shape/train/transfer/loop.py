@@ -23,6 +23,9 @@ from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.problem import TrainingLoop
+from optuna_shape.records import INHERITED
+from optuna_shape.records import PARENT
+from optuna_shape.records import TEACHER
 from optuna_shape.records import History
 from optuna_shape.records import StudyRecords
 from optuna_shape.space import DesignSpace
@@ -33,13 +36,8 @@ from optuna_shape.train.trainer import Recipe
 from optuna_shape.train.trainer import Teacher
 from optuna_shape.train.transfer.networks import inherit
 
-#: User attributes of a trial: the trial that its network started from, what it has of it (see
-#: :data:`~optuna_shape.train.transfer.Inherited`), and the trial whose network taught it.
-PARENT, INHERITED, TEACHER = "parent", "inherited", "teacher"
-
-
 #: For a network that has inherited: half the learning rate that random weights want, soon reached.
-#: benchmarks/transfer.py measures how many epochs that saves, and from which parents.
+#: benchmarks/transfer.py is there to measure how many epochs that saves, and from which parents.
 GENTLE = Recipe(learning_rate=0.005, warmup=0.1)
 
 
@@ -84,8 +82,8 @@ def transfer(
             ``train(model, trial) -> accuracy``, which trains the model that it is given, in place.
         reach:
             The greatest ratio between the depths, and between the widths, of child and parent.
-            What a network of half the depth or width has learned is no good start: the child ends
-            below one from random weights, see benchmarks/transfer.py.
+            What a far smaller network has learned may be a worse start than random weights;
+            benchmarks/transfer.py is there to measure it.
         distil:
             Share of the loss by which a network learns from the most accurate one so far. If it is
             above 0, ``train`` is also given ``teacher``, a
