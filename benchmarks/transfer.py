@@ -50,10 +50,9 @@ from optuna_shape.families import FAMILIES
 from optuna_shape.measure import count
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
-from optuna_shape.train.trainer import Recipe
+from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import Teacher
 from optuna_shape.train.trainer import train
-from optuna_shape.train.transfer import GENTLE
 from optuna_shape.train.transfer import PARENT
 from optuna_shape.train.transfer import inherit
 from optuna_shape.train.transfer import transfer
@@ -143,7 +142,7 @@ def pair_row(
         epochs=epochs,
         seed=seed,
         report=lambda epoch, accuracy: curve.append(accuracy),
-        recipe=GENTLE if gentle else Recipe(),
+        recipe=Recipe().gentle if gentle else Recipe(),
         teacher=Teacher(trained) if method == "heir taught" else None,
     )
     return Row(
@@ -176,7 +175,7 @@ def search_row(setup: Setup, constraint: str, reach: float, seed: int, method: s
             setup.data,
             epochs=epochs[trial.number],
             seed=seed,
-            recipe=GENTLE if heir else Recipe(),
+            recipe=Recipe().gentle if heir else Recipe(),
         )
 
     inner = problem.objective(transfer(fit, reach=reach) if method == "transfer" else fit)
@@ -367,7 +366,7 @@ def main() -> None:
         share=arguments.share,
         reach=arguments.reach,
         recipe=asdict(Recipe()),
-        gentle=asdict(GENTLE),
+        gentle=asdict(Recipe().gentle),
         constraint=constraint,
     )
     tables.write_provenance(arguments.out, source)

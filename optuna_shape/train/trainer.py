@@ -12,32 +12,15 @@ from typing import Any
 from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.train.data import Data
+from optuna_shape.train.heads import HEADS
 from optuna_shape.train.progress import Progress
 from optuna_shape.train.progress import describe_network
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: AdamW, a linear warm-up, then half a cosine down to zero.
-
-    Attributes:
-        batch_size: Images per step.
-        learning_rate: The highest learning rate.
-        weight_decay: Decay of weights; biases and normalisations have none.
-        warmup: Fraction of all steps in which the learning rate rises. Deep networks want it long.
-        label_smoothing: Probability given to all classes alike in the target.
-    """
-
-    batch_size: int = 32
-    learning_rate: float = 0.01
-    weight_decay: float = 0.1
-    warmup: float = 0.3
-    label_smoothing: float = 0.1
+from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.recipe import shrink_groups
 
 
 @dataclass(frozen=True)
@@ -51,7 +34,7 @@ class Teacher:
     .. [Hinton2015] Hinton, Vinyals, Dean. Distilling the knowledge in a neural network. 2015.
 
     Attributes:
-        network: Takes the same inputs, and tells the same classes apart.
+        network: Takes the same inputs, tells the same classes apart, and has the same head.
         weight: Share of the loss in [0, 1].
         temperature: How much the teacher's second thoughts count.
     """
@@ -92,6 +75,9 @@ def train(
     weights are the caller's, and so are layers that draw from torch's global generator. A training
     that goes on from its ``progress`` gives the result of one that was never ended.
 
+    On a GPU that multiplies in bfloat16, the training does; validation is in the precision of the
+    network, which is also what is measured.
+
     Args:
         model:
             The network, trained in place and left on ``device`` in evaluation mode. If it has a
@@ -131,14 +117,14 @@ def train(
         raise InvalidProblem(f"epochs={epochs} is no training. Give 1 or more.")
     device = torch.device(device)
     generator = torch.Generator(device).manual_seed(seed)
-    # Convolutions of few channels run faster in this layout.
+    # Convolutions of few channels run faster in this layout, and those in bfloat16 need it.
     model.to(device).to(memory_format=torch.channels_last)
-    train_x, train_y = data.train_x.to(device), data.train_y.to(device)
-    validation_x, validation_y = data.validation_x.to(device), data.validation_y.to(device)
+    train_x, train_y = _held(data.train_x, device), data.train_y.to(device)
+    validation_x, validation_y = _held(data.validation_x, device), data.validation_y.to(device)
 
-    optimizer = _optimizer(model, recipe)
+    optimizer = recipe.make_optimizer(model.parameters())
     steps = max(1, len(train_x) * data.passes // recipe.batch_size)
-    rates = _learning_rates(steps * epochs, recipe)
+    rates = recipe.learning_rates(steps * epochs)
     tell_progress = getattr(model, "set_progress", None)
     identity = _identity(model, data, epochs, seed, device, recipe, teacher)
     kept = Progress(progress, identity, model, optimizer, generator)
@@ -158,6 +144,7 @@ def train(
             generator,
             rates[(epoch - 1) * steps : epoch * steps],
             loss_of,
+            recipe.group_decay,
         )
         if not math.isfinite(loss):
             kept.discard()
@@ -178,18 +165,18 @@ def evaluate(
 
     Args:
         model:
-            The network, on the device of the tensors.
+            The network.
         x:
-            ``(n, ...)`` tensor of inputs.
+            ``(n, ...)`` tensor of inputs, on any device.
         y:
-            ``(n,)`` tensor of their classes.
+            ``(n,)`` tensor of their classes, on the device of the network.
         batch_size:
             Inputs per call. It limits the memory and has no effect on the result otherwise.
     """
     model.eval()
     with torch.inference_mode():
         right = sum(
-            (model(inputs).argmax(dim=1) == classes).sum()
+            (model(inputs.to(y.device)).argmax(dim=1) == classes).sum()
             for inputs, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size))
         )
     return int(right) / len(y)
@@ -203,6 +190,7 @@ def _train_epoch(
     generator: torch.Generator,
     rates: Sequence[float],
     loss_of: _Loss,
+    group_decay: float,
 ) -> float:
     """Train for one epoch, a step for each learning rate.
 
@@ -212,8 +200,8 @@ def _train_epoch(
         optimizer:
             Its optimizer.
         images:
-            ``(n, channels, height, width)`` tensor of training images and ``(n,)`` tensor of their
-            classes, on the device of the network.
+            ``(n, channels, height, width)`` tensor of training images, and ``(n,)`` tensor of
+            their classes on the device of the network.
         data:
             Says how images are varied, and how often they come.
         generator:
@@ -222,34 +210,56 @@ def _train_epoch(
             Learning rate of each step.
         loss_of:
             The loss of a batch.
+        group_decay:
+            See :attr:`Recipe.group_decay`.
 
     Returns:
         The sum of the losses of all steps; not finite if the training diverged.
     """
     model.train()
     x, y = images
-    losses = torch.zeros((), device=x.device)
+    losses = torch.zeros((), device=y.device)
     order = torch.cat(
-        [torch.randperm(len(x), generator=generator, device=x.device) for _ in range(data.passes)]
+        [torch.randperm(len(x), generator=generator, device=y.device) for _ in range(data.passes)]
     )
+    # All but those of the last layer, whose rows are classes.
+    weights = optimizer.param_groups[0]["params"][:-1]
     # Batches of nearly equal size: a last one of a single image would break normalisation.
     for rate, batch in zip(rates, order.tensor_split(len(rates))):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        inputs = x[batch]
+        inputs = x[batch.to(x.device)].to(y.device)
         if data.augment is not None:
             inputs = data.augment(inputs, generator)
-        loss = loss_of(inputs, model(inputs), y[batch])
+        with _precision(y.device):
+            loss = loss_of(inputs, model(inputs), y[batch])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
+        if group_decay:
+            shrink_groups(weights, rate * group_decay)
         losses += loss.detach()
     return float(losses)  # Asked once per epoch, not to wait for a GPU each step.
 
 
+def _precision(device: torch.device) -> torch.autocast:
+    """Multiply in bfloat16 where a GPU is made for it; weights and sums stay in 32 bits."""
+    supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=supported)
+
+
+def _held(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return images on the device if they leave half of its memory free, else where they are."""
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return images
+    return images.to(device)
+
+
 def _loss(recipe: Recipe, teacher: Teacher | None, device: torch.device) -> _Loss:
+    head = HEADS[recipe.head]
+
     def of_classes(_: torch.Tensor, outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(outputs, classes, label_smoothing=recipe.label_smoothing)
+        return head.loss(outputs, classes, recipe.label_smoothing)
 
     if teacher is None:
         return of_classes
@@ -258,15 +268,9 @@ def _loss(recipe: Recipe, teacher: Teacher | None, device: torch.device) -> _Los
 
     def taught(inputs: torch.Tensor, outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            targets = F.log_softmax(network(inputs) / temperature, dim=1)
-        divergence = F.kl_div(
-            F.log_softmax(outputs / temperature, dim=1),
-            targets,
-            reduction="batchmean",
-            log_target=True,
-        )
+            opinion = network(inputs)
         # Gradients of the divergence shrink with the square of the temperature.
-        soft = weight * temperature**2 * divergence
+        soft = weight * temperature**2 * head.divergence(outputs, opinion, temperature)
         return (1 - weight) * of_classes(inputs, outputs, classes) + soft
 
     return taught
@@ -296,30 +300,3 @@ def _identity(
         "device": device.type,
         "torch": torch.__version__,
     }
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = list(model.parameters())
-    return torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in parameters if p.ndim > 1],
-                "weight_decay": recipe.weight_decay,
-            },
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        fused=True,  # One kernel for all parameters, not several for each.
-    )
-
-
-def _learning_rates(steps: int, recipe: Recipe) -> list[float]:
-    """Return the learning rate of each step: a linear rise, then half a cosine down to zero."""
-    rising = max(1, round(recipe.warmup * steps))
-
-    def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-    return [recipe.learning_rate * factor(step) for step in range(steps)]

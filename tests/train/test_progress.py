@@ -27,7 +27,7 @@ from optuna_shape.families import nasnet
 from optuna_shape.families import resnet
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import digits
-from optuna_shape.train.trainer import Recipe
+from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import train
 
 IMAGES: dict[str, Any] = {"input_shape": (1, 12, 12), "classes": 10}

@@ -15,7 +15,7 @@ from optuna_shape.families import mlp
 from optuna_shape.families import resnet
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import Distortion
-from optuna_shape.train.trainer import Recipe
+from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import evaluate
 from optuna_shape.train.trainer import train
 
@@ -117,6 +117,36 @@ def test_the_learning_rate_rises_and_then_falls_over_all_epochs() -> None:
     assert len(rates) == 5 * 4
     assert rates[:5] == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert rates[5:] == pytest.approx([0.25 * (1 + math.cos(math.pi * i / 15)) for i in range(15)])
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe.usual("sgd"),
+        Recipe(head="llr"),
+        Recipe.usual("sgd", head="llr", label_smoothing=0.0),
+        Recipe(group_decay=0.01),
+    ],
+    ids=str,
+)
+def test_every_recipe_learns(recipe: Recipe) -> None:
+    assert train(network(), DATA, epochs=15, seed=0, recipe=recipe) > 0.9
+
+
+def test_group_decay_empties_whole_filters_but_no_class() -> None:
+    def empty(group_decay: float) -> list[int]:
+        model = mlp([2], [40], input_shape=(1, 6, 6), classes=2).build(Shape(2, 40))
+        recipe = Recipe(group_decay=group_decay)
+        assert train(model, DATA, epochs=15, seed=0, recipe=recipe) > 0.9
+        weights = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+        return [int((w == 0).all(1).sum()) for w in weights]
+
+    torch.manual_seed(0)
+    assert empty(0.0) == [0, 0, 0]
+    first, second, last = empty(1.0)
+    assert first > 10
+    assert second > 10
+    assert last == 0
 
 
 def test_a_network_that_wants_to_know_is_told_how_much_is_done() -> None:

@@ -10,14 +10,12 @@ later it comes, which a comparison of shapes at equal training does not want.
 from optuna_shape.records import INHERITED
 from optuna_shape.records import PARENT
 from optuna_shape.records import TEACHER
-from optuna_shape.train.transfer.loop import GENTLE
 from optuna_shape.train.transfer.loop import TaughtLoop
 from optuna_shape.train.transfer.loop import transfer
 from optuna_shape.train.transfer.networks import Inherited
 from optuna_shape.train.transfer.networks import inherit
 
 __all__ = [
-    "GENTLE",
     "INHERITED",
     "PARENT",
     "TEACHER",

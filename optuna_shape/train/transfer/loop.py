@@ -32,13 +32,8 @@ from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
-from optuna_shape.train.trainer import Recipe
 from optuna_shape.train.trainer import Teacher
 from optuna_shape.train.transfer.networks import inherit
-
-#: For a network that has inherited: half the learning rate that random weights want, soon reached.
-#: benchmarks/transfer.py is there to measure how many epochs that saves, and from which parents.
-GENTLE = Recipe(learning_rate=0.005, warmup=0.1)
 
 
 class TaughtLoop(Protocol):
@@ -74,8 +69,9 @@ def transfer(
     shape, lest it repeat itself.
 
     What was inherited gets lost where the learning rate is as high as random weights want it: have
-    the loop train for fewer epochs, and more gently (:data:`GENTLE`), where ``trial.user_attrs``
-    has a ``"parent"``.
+    the loop train for fewer epochs, and by
+    :attr:`Recipe.gentle <optuna_shape.train.recipe.Recipe.gentle>`, where ``trial.user_attrs`` has
+    a ``"parent"``.
 
     Args:
         train:
