@@ -23,7 +23,7 @@ from optuna_shape.cli import EXIT_NO_ANSWER
 from optuna_shape.cli import app
 from optuna_shape.cli._search import _objective
 from optuna_shape.cli._space import make_space
-from optuna_shape.cli._space import options_of
+from optuna_shape.cli._space import options_of_family
 from optuna_shape.families import FAMILIES
 from optuna_shape.families import mlp
 from optuna_shape.families import nasnet
@@ -534,7 +534,7 @@ def test_options_of_builtin_families() -> None:
     ]:
         space = make_space(family, options, **COMMON)  # type: ignore[arg-type]
         values = {
-            name: options_of(expected)[name].read(text)
+            name: options_of_family(expected)[name].read(text)
             for name, _, text in (option.partition("=") for option in options)
         }
         assert space.builder == expected(**COMMON, **values).builder  # type: ignore[arg-type]

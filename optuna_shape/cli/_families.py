@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from optuna_shape.cli._common import make_console
-from optuna_shape.cli._space import options_of
+from optuna_shape.cli._space import options_of_family
 from optuna_shape.constraints import format_quantity
 from optuna_shape.families import FAMILIES
 from optuna_shape.space import DesignSpace
@@ -40,7 +40,7 @@ def families() -> None:
             f"--depth {_listed(space.depths)}",
             f"--width {_listed(space.widths)}",
             f"{_parameters(space)} parameters",
-            *(str(option) for option in options_of(function).values()),
+            *(str(option) for option in options_of_family(function).values()),
         ]
         if console.is_terminal:
             table.add_row(name, _picture(function), "\n".join(details))

@@ -16,18 +16,16 @@ import traceback
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from types import UnionType
 from typing import Any
-from typing import Literal
-from typing import Union
-from typing import get_args
-from typing import get_origin
 
 import torch
 
+from optuna_shape.cli._options import Option
+from optuna_shape.cli._options import options_of
+from optuna_shape.cli._options import read_options
+from optuna_shape.cli._options import signature_of
+from optuna_shape.cli._options import write
 from optuna_shape.errors import BuildFailed
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import InvalidSpace
@@ -37,23 +35,6 @@ from optuna_shape.space import DesignSpace
 #: What every family takes; further arguments of its function are its options.
 _COMMON = ("depth", "width", "input_shape", "classes", "name")
 
-# The most telling first: "3" for `int | str` is a number.
-_READERS: dict[type, Callable[[str], object]] = {
-    NoneType: lambda text: {"none": None}[text.lower()],
-    bool: lambda text: {"true": True, "false": False}[text.lower()],
-    int: int,
-    float: float,
-    str: str,
-}
-_NAMED = {"None": NoneType, "bool": bool, "int": int, "float": float, "str": str}
-_SAID = {
-    NoneType: "none",
-    bool: "true|false",
-    int: "integer",
-    float: "number",
-    str: "text",
-}
-
 # Code that is not the user's own: of Python, of what is installed, and of this package.
 _LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -61,74 +42,14 @@ _LIBRARIES = (
 )
 
 
-@dataclass(frozen=True)
-class Option:
-    """An argument that one family has beside those of all.
-
-    Attributes:
-        name: Of the argument.
-        default: Its default, or :attr:`inspect.Parameter.empty`.
-        types: What it may be, of the types that a text can give.
-        choices: The only values that it may have; empty if there are others.
-    """
-
-    name: str
-    default: object
-    types: tuple[type, ...]
-    choices: tuple[object, ...]
-
-    def read(self, text: str) -> object:
-        """Return the value that a text stands for.
-
-        Raises:
-            InvalidSpace: It stands for none.
-        """
-        for kind in self.types:
-            try:
-                value = _READERS[kind](text)
-            except (KeyError, ValueError):
-                continue
-            if not self.choices or value in self.choices:
-                return value
-        if self.types:
-            raise InvalidSpace(
-                f"--family-option {self.name} cannot be {text!r}. "
-                f"Give: {'|'.join(self._values())}."
-            )
-        raise InvalidSpace(
-            f"--family-option {self.name} is of a type that no text can give. Set it in a "
-            "function of your own, and name that as --family module:function."
-        )
-
-    def __str__(self) -> str:
-        """What can be written, the default first."""
-        texts = self._values()
-        if self.default is not inspect.Parameter.empty:
-            default = _text(self.default)
-            # The default of a plain number says what it is.
-            several = self.choices or self.default is None
-            texts = [default, *(t for t in texts if several and t != default)]
-        return f"{self.name}={'|'.join(texts)}"
-
-    def _values(self) -> list[str]:
-        if self.choices:
-            return [_text(choice) for choice in self.choices]
-        return [_SAID[kind] for kind in self.types]
-
-
-def options_of(function: Callable[..., object]) -> dict[str, Option]:
-    """Return the options of a family's function by name.
+def options_of_family(function: Callable[..., object]) -> dict[str, Option]:
+    """Return what a family's function takes beside the arguments of all families.
 
     Raises:
         TypeError: It is no function.
         ValueError: It does not tell its arguments, as some written in C.
     """
-    return {
-        parameter.name: _option(parameter)
-        for parameter in _signature(function).parameters.values()
-        if parameter.name not in _COMMON
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
+    return options_of(function, but=_COMMON)
 
 
 def make_space(
@@ -172,13 +93,16 @@ def make_space(
             "your own is named as module:function."
         )
     try:
-        known = options_of(function)
-        signature = _signature(function)
+        known = options_of_family(function)
+        signature = signature_of(function)
     except (TypeError, ValueError) as error:
         raise InvalidSpace(
             f"{family} does not tell its arguments: {error}. Name a function in Python."
         ) from None
-    values = _read_options(family, options, known)
+    try:
+        values = read_options("--family-option", family, options, known)
+    except ValueError as error:
+        raise InvalidSpace(str(error)) from None
     arguments: dict[str, Any] = {}
     for name, numbers in (("depth", depth), ("width", width)):
         if numbers is not None:
@@ -232,24 +156,6 @@ def check_network(family: str, space: DesignSpace, classes: int, device: torch.d
             f"{returned}, and not (2, {classes}): a score for each class. Let it end in "
             "nn.Linear(..., classes)."
         )
-
-
-def _read_options(
-    family: str, options: Sequence[str], known: Mapping[str, Option]
-) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for text in options:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidSpace(f"--family-option {text!r} has no value. Write name=value.")
-        if name not in known:
-            listed = ", ".join(str(option) for option in known.values())
-            raise InvalidSpace(
-                f"{family} has no option {name!r}. "
-                + (f"It has: {listed}." if known else "It has none.")
-            )
-        values[name] = known[name].read(value)
-    return values
 
 
 def _import(reference: str) -> Callable[..., object]:
@@ -319,38 +225,9 @@ def _call(
             f"{arguments['input_shape']}. Let it pass on the input_shape that it is given."
         )
     # By its name alone does a study tell a user's own family from another, see `describe`.
-    listed = ", ".join(f"{name}={_text(value)}" for name, value in sorted(options.items()))
+    listed = ", ".join(f"{name}={write(value)}" for name, value in sorted(options.items()))
     space.name = f"{family}({listed})" if listed else family
     return space
-
-
-def _signature(function: Callable[..., object]) -> inspect.Signature:
-    try:
-        return inspect.signature(function, eval_str=True)
-    except Exception:  # An annotation may name what is imported for type checkers alone.
-        return inspect.signature(function)
-
-
-def _option(parameter: inspect.Parameter) -> Option:
-    hint, default = parameter.annotation, parameter.default
-    choices = get_args(hint) if get_origin(hint) is Literal else ()
-    hints: tuple[object, ...] = (hint,)
-    if choices:
-        hints = tuple(type(choice) for choice in choices)
-    elif get_origin(hint) in (Union, UnionType):
-        hints = get_args(hint)
-    elif isinstance(hint, str):  # It could not be evaluated, but may be as plain as "int | None".
-        hints = tuple(_NAMED.get(part.strip()) for part in hint.split("|"))
-    types = tuple(kind for kind in _READERS if kind in hints)
-    if not types and (hint is parameter.empty or isinstance(hint, str)):
-        guess = str if default is parameter.empty else type(default)
-        types = tuple(kind for kind in _READERS if kind is guess)
-    return Option(parameter.name, default, types, choices)
-
-
-def _text(value: object) -> str:
-    """Write a value as :meth:`Option.read` reads it."""
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _where(error: BaseException) -> str:
