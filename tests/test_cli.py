@@ -1,38 +1,45 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner
 
 from optuna_shape import DesignSpace
 from optuna_shape import InvalidCheckpoint
 from optuna_shape import InvalidSpace
 from optuna_shape import Shape
-from optuna_shape import ShapeProblem
+from optuna_shape import ShapeTerminator
 from optuna_shape import TableMeter
 from optuna_shape.cli import EXIT_BAD_INPUT
 from optuna_shape.cli import EXIT_INTERRUPTED
 from optuna_shape.cli import EXIT_NO_ANSWER
 from optuna_shape.cli import app
-from optuna_shape.cli._search import _objective
+from optuna_shape.cli._job import Job
 from optuna_shape.cli._space import make_space
 from optuna_shape.cli._space import options_of_family
+from optuna_shape.cli._workers import threads_of
 from optuna_shape.families import FAMILIES
 from optuna_shape.families import mlp
 from optuna_shape.families import nasnet
 from optuna_shape.families import resnet
 from optuna_shape.families import vit
 from optuna_shape.records import StudyRecords
-from optuna_shape.report.live import SearchDisplay
 from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.data import digits
+from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import train
 
 # Other processes may keep this machine busy; that is not what is tested here.
@@ -44,6 +51,12 @@ def run(*arguments: str, output: Path) -> tuple[int, str]:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, re.sub(r"\s+", " ", result.output)
+
+
+def studies(output: Path) -> list[optuna.Study]:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{output / 'study.db'}")
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
 def test_search_prints_the_way_to_the_answer_and_saves_it(tmp_path: Path) -> None:
@@ -91,46 +104,170 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     question = [*SMALL, "--depth", "1", "--width", "4", "--epochs", "3"]
     question += ["--constraint", "latency <= 1000 s"]
 
-    def interrupt(display: SearchDisplay, trial: optuna.Trial, epoch: int, _: float) -> None:
+    report = optuna.Trial.report
+
+    def interrupt(trial: optuna.Trial, accuracy: float, epoch: int) -> None:
+        report(trial, accuracy, epoch)
         if epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(SearchDisplay, "epoch", interrupt)
+    monkeypatch.setattr(optuna.Trial, "report", interrupt)
     assert run(*question, output=tmp_path)[0] == EXIT_INTERRUPTED
     (kept,) = tmp_path.glob("*/progress-1x4-0.safetensors")
     content = kept.read_bytes()
     reports: list[tuple[int, bool]] = []
 
-    def watch(display: SearchDisplay, trial: optuna.Trial, epoch: int, _: float) -> None:
+    def watch(trial: optuna.Trial, accuracy: float, epoch: int) -> None:
+        report(trial, accuracy, epoch)
         reports.append((epoch, kept.read_bytes() == content))
 
-    monkeypatch.setattr(SearchDisplay, "epoch", watch)
+    monkeypatch.setattr(optuna.Trial, "report", watch)
     assert run(*question, output=tmp_path)[0] == 0
     # A training begun anew would have written the file before its first report.
     assert reports == [(1, True), (2, True), (3, True)]
     assert not kept.exists()
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
-    assert [len(trial.intermediate_values) for trial in study.trials] == [1, 3]
+    assert [len(trial.intermediate_values) for trial in study.trials] == [2, 3]
+
+
+def job(output: Path, **changes: Any) -> Job:
+    """The search for the most accurate network of one shape."""
+    settings: dict[str, Any] = {
+        "family": "resnet",
+        "family_options": (),
+        "data": "digits",
+        "data_root": None,
+        "depth": (1,),
+        "width": (4,),
+        "goal": "accuracy",
+        "constraints": ("size <= 1 GB",),
+        "epochs": 1,
+        "recipe": Recipe(),
+        "transfer": False,
+        "prune": False,
+        "device": "cpu",
+        "batch_size": 1,
+        "threads": 1,
+        "max_noise": 100.0,
+        "watts": None,
+        "seed": 5,
+        "output": output,
+        "storage": None,
+        "study_name": "a study",
+    }
+    return Job(**{**settings, **changes})
 
 
 def test_a_replicate_has_weights_and_an_order_of_its_own(tmp_path: Path) -> None:
-    space = resnet([1], [4], input_shape=(1, 12, 12), classes=10)
-    problem = ShapeProblem(space, "accuracy", epochs=1)
-    study = optuna.create_study(direction=problem.direction)
-    display = SearchDisplay(problem, study, Console(quiet=True))
-    problem.screen(study)
-    objective = _objective(problem, display, digits(), tmp_path, torch.device("cpu"), seed=5)
+    search = job(tmp_path, recipe=Recipe(head="llr")).open()
+    # One whose sampler does not end the search after its only shape.
+    search = replace(search, study=optuna.create_study(direction="maximize"))
+    study, objective = search.study, search.objective()
+    search.problem.screen(study)
     for number in range(2):
         trial = study.ask()
         # As ShapeSampler does when it repeats a shape on purpose.
         assert StudyRecords(study).claim(trial._trial_id, Shape(1, 4), replicate=True) is None
         study.tell(trial, objective(trial))
         torch.manual_seed(5 + number)
-        expected = space.build(Shape(1, 4))
-        train(expected, digits(), epochs=1, seed=5 + number)
-        saved, _ = load_checkpoint(tmp_path / f"trial-{number}")
+        expected = search.problem.space.build(Shape(1, 4))
+        train(expected, digits(), epochs=1, seed=5 + number, recipe=Recipe(head="llr"))
+        saved, _ = load_checkpoint(search.folder / f"trial-{number}")
         weights = expected.state_dict()
         assert all(torch.equal(t, weights[name]) for name, t in saved.state_dict().items())
+
+
+def test_a_training_that_diverged_is_tried_again_otherwise(tmp_path: Path) -> None:
+    # Without normalisation, this learning rate leads to NaN.
+    search = job(tmp_path, family="mlp", recipe=Recipe(learning_rate=1e30)).open()
+    search.problem.screen(search.study)
+    seeds = []
+    objective = search.objective()
+
+    def watched(trial: optuna.Trial) -> float:
+        try:
+            return objective(trial)
+        finally:
+            seeds.append(torch.initial_seed())
+
+    search.study.optimize(watched, n_trials=5, callbacks=[ShapeTerminator(search.problem)])
+    first, second = search.study.trials[:2]
+    assert first.state == second.state == optuna.trial.TrialState.FAIL
+    assert seeds[:2] == [5, 6]
+    assert "nan" in str(first.user_attrs).lower()
+    assert list(search.folder.glob("trial-*")) == []
+
+
+def test_transfer_makes_heirs_which_train_for_less(tmp_path: Path) -> None:
+    question = ["--depth", "1-2", "--width", "8", "--epochs", "3", "--max-noise", "100"]
+    question += ["--constraint", "size <= 1 MB", "--transfer"]
+    # Twice as deep is too far.
+    assert run(*question, output=tmp_path)[0] == 0
+    (study,) = studies(tmp_path)
+    assert [t.user_attrs.get("parent") for t in study.trials] == [None, None]
+    question[3] = "8,10"
+    assert run(*question, output=tmp_path)[0] == 0
+    study = next(s for s in studies(tmp_path) if len(s.trials) > 2)
+    heirs = [t for t in study.trials if "parent" in t.user_attrs]
+    assert heirs
+    for trial in study.trials:
+        assert len(trial.intermediate_values) == (2 if trial in heirs else 3)
+        assert (tmp_path / study.study_name / f"trial-{trial.number}.safetensors").exists()
+    assert list(tmp_path.glob("*/progress-*")) == []
+    assert list(tmp_path.glob("*/answer.safetensors"))
+
+
+def test_several_workers_share_a_search(tmp_path: Path) -> None:
+    question = [*SMALL, "--constraint", "size <= 1 MB"]
+    code, text = run(*question, "--workers", "2", "--trials", "5", output=tmp_path)
+    assert code == 0
+    (study,) = studies(tmp_path)
+    assert len(study.trials) == 5
+    shapes = [(t.params["depth"], t.params["width"]) for t in study.trials]
+    assert len(set(shapes)) == 5
+    for number, shape in enumerate(shapes):
+        assert f"trial {number}: shape {Shape(*shape)}: accuracy" in text
+    # Each process is a worker of its own.
+    claims = [str(t.system_attrs) for t in study.trials]
+    workers = {re.search(r"'worker': '([^']+)'", claim)[1] for claim in claims}  # type: ignore[index]
+    assert len(workers) == 2
+    # Alone, it goes on where they left it.
+    code, text = run(*question, output=tmp_path)
+    assert code == 0
+    assert "Stopped:" in text
+
+
+def test_ctrl_c_ends_all_workers_and_keeps_what_they_have(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from optuna_shape.cli import main; main()", "search"]
+    command += [*SMALL, "--epochs", "200", "--workers", "2", "--output", str(tmp_path)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        for _ in range(600):
+            if len(list(tmp_path.glob("*/progress-*.safetensors"))) == 2:
+                break
+            time.sleep(0.2)
+            assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, signal.SIGINT)  # As a terminal does, to all processes.
+        out, errors = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == EXIT_INTERRUPTED
+    assert "Interrupted" in out
+    assert "Traceback" not in errors
+    (study,) = studies(tmp_path)
+    assert [t.user_attrs["reason"] for t in study.trials] == ["interrupted", "interrupted"]
+    assert len(list(tmp_path.glob("*/progress-*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "each"), [(1, 1, 1), (1, 4, 1), (1000, 1, None), (8, 1000, 1)]
+)
+def test_workers_divide_the_cores(threads: int, workers: int, each: int | None) -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert threads_of(threads, workers) == (cores if each is None else each)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +288,13 @@ def test_a_replicate_has_weights_and_an_order_of_its_own(tmp_path: Path) -> None
         (["--device", "cuda:99"], EXIT_BAD_INPUT, "cuda"),
         (["--constraint", "size <= 1 B"], EXIT_NO_ANSWER, "The nearest, (1, 4)"),
         (["--epochs", "0"], EXIT_BAD_INPUT, "--epochs"),
+        (["--recipe", "optimiser=sgd"], EXIT_BAD_INPUT, "It has: optimizer=adamw|sgd, batch_size"),
+        (["--recipe", "optimizer=lion"], EXIT_BAD_INPUT, "Give: adamw|sgd."),
+        (["--recipe", "learning_rate=fast"], EXIT_BAD_INPUT, "Give: number."),
+        (["--recipe", "learning_rate=-1"], EXIT_BAD_INPUT, "Give a number above 0."),
+        (["--recipe", "sgd"], EXIT_BAD_INPUT, "Write name=value."),
+        (["--transfer", "--prune"], EXIT_BAD_INPUT, "Leave one of them out."),
+        (["--workers", "0"], EXIT_BAD_INPUT, "--workers"),
     ],
 )
 def test_bad_input_is_told_in_a_line(
@@ -385,6 +529,39 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         if name.startswith("own_"):
             del sys.modules[name]
+
+
+DEADLY = """
+import os
+from multiprocessing import parent_process
+
+from torch import nn
+
+from optuna_shape import DesignSpace
+
+
+class Net(nn.Sequential):
+    def forward(self, x):
+        if self.training and parent_process():
+            os._exit(7)
+        return super().forward(x)
+
+
+def deadly(depth, width, input_shape, classes):
+    def build(shape):
+        return Net(nn.Flatten(), nn.Linear(144, shape.width), nn.Linear(shape.width, classes))
+
+    return DesignSpace(depth, width, build, input_shape=input_shape)
+"""
+
+
+def test_a_worker_that_dies_is_told(own: Path, tmp_path: Path) -> None:
+    (own / "own_deadly.py").write_text(DEADLY)
+    question = [*SMALL, "--family", "own_deadly:deadly", "--constraint", "size <= 1 GB"]
+    code, text = run(*question, "--workers", "2", "--trials", "4", output=tmp_path)
+    for number in range(2):
+        assert f"Worker {number} has ended with exit code 7. What it trained is kept." in text
+    assert code == EXIT_NO_ANSWER
 
 
 def test_a_search_among_networks_of_ones_own(own: Path, tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import typer
 
 from optuna_shape.cli._common import EXIT_BAD_INPUT
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
+from optuna_shape.cli._common import quiet
 from optuna_shape.cli._families import families
 from optuna_shape.cli._measure import measure
 from optuna_shape.cli._search import search
@@ -26,6 +25,7 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Find the depth and width of a neural network that fits a device."""
+    quiet()
 
 
 for _command in (search, measure, families):
@@ -34,6 +34,4 @@ for _command in (search, measure, families):
 
 def main() -> None:
     """Entry point of the ``optuna-shape`` command."""
-    # GPyTorch's sparse-solver dependency compiles with an old API of torch; nobody here can act.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
     app()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Annotated
 from typing import TypeVar
 
+import optuna
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -76,6 +79,15 @@ LIMITS = (
 )
 
 
+def quiet() -> None:
+    """Leave the terminal to the display."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What ended a training stands in the table; Optuna would print a traceback into it.
+    logging.getLogger("optuna.study").setLevel(logging.ERROR)
+    # GPyTorch's sparse-solver dependency compiles with an old API of torch; nobody here can act.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+
+
 def make_console() -> Console:
     """Return what the commands print to; in a module's name, ``:one:`` is no emoji."""
     return Console(emoji=False)
@@ -101,7 +113,7 @@ def errors_in_a_line(console: Console) -> Iterator[None]:
         raise typer.Exit(EXIT_NO_ANSWER if no_answer else EXIT_BAD_INPUT) from None
 
 
-def integers(text: str | None, option: str) -> list[int] | None:
+def integers(text: str | None, option: str) -> tuple[int, ...] | None:
     """Read ``1-6`` or ``1,2,4`` or both mixed; None stays None.
 
     Raises:
@@ -118,7 +130,7 @@ def integers(text: str | None, option: str) -> list[int] | None:
             raise InvalidSpace(
                 f"{option} {text!r} is no list of integers; write it like 1-6 or 4,8,16."
             ) from None
-    return result
+    return tuple(result)
 
 
 def choose(registry: Mapping[str, _T], name: str, kind: str) -> _T:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import re
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import optuna
-import torch
 import typer
 from rich.console import Console
 
-from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
 from optuna_shape.cli._common import LIMITS
@@ -33,37 +25,19 @@ from optuna_shape.cli._common import Width
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import integers
 from optuna_shape.cli._common import make_console
-from optuna_shape.cli._space import check_network
-from optuna_shape.cli._space import make_space
+from optuna_shape.cli._job import Job
+from optuna_shape.cli._job import Search
+from optuna_shape.cli._options import options_of
+from optuna_shape.cli._options import read_options
+from optuna_shape.cli._workers import run_workers
 from optuna_shape.constraints import GOALS
-from optuna_shape.errors import InvalidCheckpoint
-from optuna_shape.errors import StudyMismatch
-from optuna_shape.families import describe
-from optuna_shape.measure import DeviceMeter
-from optuna_shape.problem import Answer
-from optuna_shape.problem import ShapeProblem
-from optuna_shape.pruner import ShapePruner
-from optuna_shape.records import REASON
+from optuna_shape.errors import InvalidProblem
 from optuna_shape.records import StudyRecords
 from optuna_shape.report.live import SearchDisplay
-from optuna_shape.sampler import ShapeSampler
-from optuna_shape.space import DesignSpace
-from optuna_shape.space import Shape
-from optuna_shape.train.checkpoint import load_checkpoint
-from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.data import DATASETS
-from optuna_shape.train.data import Data
-from optuna_shape.train.data import load
-from optuna_shape.train.trainer import evaluate
-from optuna_shape.train.trainer import train
+from optuna_shape.train.recipe import Recipe
 
-#: What the default job asks: both bounds follow the device and the space they are measured on.
-DEFAULT_CONSTRAINTS = (
-    "latency <= 50 % of {largest}",
-    "size <= 50 % of {largest}",
-)
-
-_logger = logging.getLogger(f"optuna.{__name__}")
+_RECIPE = options_of(Recipe)
 
 
 def search(
@@ -97,18 +71,39 @@ def search(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of a full training.")] = 10,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help=f"How to train, may be repeated: {', '.join(map(str, _RECIPE.values()))}.",
+            show_default=False,
+        ),
+    ] = None,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            help="Let a network begin with what the nearest trained one knows, if it is near "
+            "enough, and train it for fewer epochs."
+        ),
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(help="Cut trainings short that will almost surely not give the answer."),
+    ] = False,
     device: Device = "auto",
     batch_size: BatchSize = 32,
     threads: Threads = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes that train on the device side by side, and share its CPU cores."
+        ),
+    ] = 1,
     max_noise: MaxNoise = 0.1,
     watts: Watts = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option(help="Cut trainings short that will almost surely not give the answer."),
-    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the decisions and of the trainings.")] = 0,
     output: Annotated[
         Path, typer.Option(help="Folder for the study and the trained networks.")
@@ -127,179 +122,80 @@ def search(
     The same command resumes a search that was interrupted.
     """
     console = make_console()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # What ended a training stands in the table; Optuna would print a traceback into it.
-    logging.getLogger("optuna.study").setLevel(logging.ERROR)
     with errors_in_a_line(console):
-        with console.status("Loading the data ..."):
-            images = load(data, root=data_root)
-        space = make_space(
-            family,
-            family_option or (),
+        job = Job(
+            family=family,
+            family_options=tuple(family_option or ()),
+            data=data,
+            data_root=data_root,
             depth=integers(depth, "--depth"),
             width=integers(width, "--width"),
-            input_shape=tuple(images.train_x.shape[1:]),
-            classes=images.classes,
-        )
-        constraints = constraint or [
-            text.format(largest=space.shapes[-1]) for text in DEFAULT_CONSTRAINTS
-        ]
-        # More threads gain little on small networks, and much noise where other programs run.
-        torch.set_num_threads(threads)
-        meter = DeviceMeter(
+            goal=goal,
+            constraints=tuple(constraint or ()),
+            epochs=epochs,
+            recipe=_read_recipe(recipe or []),
+            transfer=transfer,
+            prune=prune,
             device=device,
             batch_size=batch_size,
-            energy="counter" if watts is None else "estimate",
-            watts=watts,
+            threads=threads,
             max_noise=max_noise,
+            watts=watts,
+            seed=seed,
+            output=output,
+            storage=storage,
+            study_name=study_name,
         )
-        check_network(family, space, images.classes, meter.setting.device)
-        problem = ShapeProblem(
-            space,
-            goal=goal,
-            constraints=constraints,
-            meter=meter,
-            epochs=epochs,
-        )
-        name = study_name or _study_name(problem, images)
-        output.mkdir(parents=True, exist_ok=True)
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage or f"sqlite:///{output / 'study.db'}",
-            load_if_exists=True,
-            direction=problem.direction,
-            sampler=ShapeSampler(problem, seed=seed),
-            pruner=ShapePruner(problem) if prune else optuna.pruners.NopPruner(),
-        )
-        _check_own_family(study, space)
-        torch_device = meter.setting.device
-        _run(console, problem, study, images, output / name, torch_device, seed, trials)
+        with console.status("Loading the data ..."):
+            opened = job.open()
+        _run(console, opened, workers, trials)
 
 
-def _run(
-    console: Console,
-    problem: ShapeProblem,
-    study: optuna.Study,
-    images: Data,
-    folder: Path,
-    device: torch.device,
-    seed: int,
-    trials: int | None,
-) -> None:
+def _run(console: Console, search: Search, workers: int, trials: int | None) -> None:
+    problem, study, images = search.problem, search.study, search.images
     display = SearchDisplay(problem, study, console)
     display.question(images.name, len(images.train_x), len(images.validation_x))
     with console.status("Measuring the shapes before any training ..."):
         problem.screen(study)
     display.screening()
-
-    objective = _objective(problem, display, images, folder, device, seed)
     if StudyRecords(study).stop() is None:
+        codes: list[int] = []
         try:
             with display.live():
-                study.optimize(
-                    objective,
-                    n_trials=trials,
-                    callbacks=[ShapeTerminator(problem), display.trial_ended],
-                )
+                if workers == 1:
+                    search.optimize(trials)
+                else:
+                    codes = run_workers(search.job, workers, trials)
         except KeyboardInterrupt:
             display.interrupted(_command())
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        for number, code in enumerate(codes):
+            if code:
+                console.print(
+                    f"Worker {number} has ended with exit code {code}. What it trained is kept.",
+                    highlight=False,
+                )
     display.stop()
     answer = problem.best(study)
     if answer is None:
         display.no_answer()
         raise typer.Exit(EXIT_NO_ANSWER)
-    checkpoint, test = _publish(problem, answer, images, folder, device)
+    checkpoint, test = search.publish(answer)
     display.answer(answer, test, checkpoint)
 
 
-def _objective(
-    problem: ShapeProblem,
-    display: SearchDisplay,
-    images: Data,
-    folder: Path,
-    device: torch.device,
-    seed: int,
-) -> Callable[[optuna.Trial], float]:
-    """Make the objective of a search whose trainings are kept in a folder."""
-
-    def train_one(_: torch.nn.Module, trial: optuna.Trial) -> float:
-        shape = Shape(trial.params["depth"], trial.params["width"])
-        earlier = len(StudyRecords(trial.study).history().accuracies.get(shape, []))
-        # A shape begins with the same weights in every search, a replicate with others. The seed
-        # is known only now, so the network is built again.
-        torch.manual_seed(seed + earlier)
-        model = problem.space.build(shape)
-
-        def report(epoch: int, accuracy: float) -> None:
-            display.epoch(trial, epoch, accuracy)
-            trial.report(accuracy, epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned(trial.user_attrs.get(REASON, "cut short"))
-
-        accuracy = train(
-            model,
-            images,
-            epochs=problem.epochs or 1,
-            seed=seed + earlier,
-            device=device,
-            report=report,
-            progress=folder / f"progress-{shape.depth}x{shape.width}-{earlier}.safetensors",
-        )
-        save_checkpoint(folder / f"trial-{trial.number}", model, problem.space, shape, {})
-        return accuracy
-
-    return problem.objective(train_one)
-
-
-def _publish(
-    problem: ShapeProblem, answer: Answer, images: Data, folder: Path, device: torch.device
-) -> tuple[Path | None, float | None]:
-    """Save the answer under a name of its own, and look at the test set, this once."""
-    source = folder / f"trial-{answer.trial.number}"
-    try:
-        model, _ = load_checkpoint(source, problem.space)
-    except InvalidCheckpoint as error:
-        # Without files, another worker trained it, in a folder that is not here.
-        if source.with_suffix(".json").exists():
-            _logger.warning(str(error))
-        return None, None
-    test = evaluate(model.to(device), images.test_x.to(device), images.test_y.to(device))
-    properties = {name: value for name in GOALS if (value := getattr(answer, name)) is not None}
-    target = folder / "answer"
-    save_checkpoint(
-        target, model, problem.space, answer.shape, {**properties, "test_accuracy": test}
-    )
-    return target, test
-
-
-def _check_own_family(study: optuna.Study, space: DesignSpace) -> None:
-    """Refuse a study of another family, where only its name tells.
-
-    The problem compares what a study says of built-in families; of a user's own it says nothing.
+def _read_recipe(texts: list[str]) -> Recipe:
+    """Read the recipe, whose other settings are those usual for its optimizer.
 
     Raises:
-        StudyMismatch: It is of another.
+        InvalidProblem: There is no such recipe.
     """
-    stored = StudyRecords(study).problem()
-    if stored is None or describe(space) is not None:
-        return
-    theirs = stored["space"]["name"]
-    if theirs != space.name:
-        raise StudyMismatch(
-            f"The study {study.study_name!r} is about the family {theirs}, not {space.name}. "
-            "Use another --study-name."
-        )
-
-
-def _study_name(problem: ShapeProblem, images: Data) -> str:
-    """The same question finds its study again; another one gets its own."""
-    question = json.dumps(
-        [problem.describe(), problem.fingerprint, images.name, images.digest], sort_keys=True
-    )
-    digest = hashlib.sha256(question.encode()).hexdigest()[:6]
-    space = re.sub(r"[^\w.]+", "-", problem.space.name).strip("-")  # It names a folder too.
-    return f"{space}-{images.name}-{problem.goal}-{digest}"
+    try:
+        values = read_options("--recipe", "A recipe", texts, _RECIPE)
+    except ValueError as error:
+        raise InvalidProblem(str(error)) from None
+    optimizer = str(values.pop("optimizer", Recipe.optimizer))
+    return Recipe.usual(optimizer, **values)
 
 
 def _command() -> str:

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import logging
 import math
+import sys
+import threading
+import time
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
 from pathlib import Path
 
-import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 from rich import box
 from rich.console import Console
+from rich.console import ConsoleOptions
+from rich.console import Group
+from rich.console import RenderResult
 from rich.live import Live
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from optuna_shape.callbacks import MIN_TRAININGS
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
 from optuna_shape.problem import Answer
@@ -25,30 +40,39 @@ from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import REASON
 from optuna_shape.records import StudyRecords
+from optuna_shape.records import claimed_shape
 from optuna_shape.records import is_replicate
+from optuna_shape.records import read_history
 from optuna_shape.records import shape_of
 from optuna_shape.report.notes import nearest_removed
 from optuna_shape.report.notes import removed_by
 from optuna_shape.space import Shape
 
 _SHOWN = ("latency", "energy", "size")
+#: A line waits so long (seconds) for a probability that is not to be expected, or that is.
+_PROMPT, _PATIENCE = 1.0, 60.0
 
 
 class SearchDisplay:
     """Shows one search in a terminal.
 
+    What is shown of the trials is what the storage holds, whichever process trains them.
+
     Args:
         problem: What is asked.
         study: Where it is searched.
         console: Where to write.
+        interval: Seconds between two looks into the storage.
     """
 
-    def __init__(self, problem: ShapeProblem, study: Study, console: Console) -> None:
+    def __init__(
+        self, problem: ShapeProblem, study: Study, console: Console, *, interval: float = 1.0
+    ) -> None:
         self._problem = problem
         self._study = study
         self._console = console
-        self._epochs: dict[int, tuple[int, float]] = {}
-        self._live: Live | None = None
+        self._interval = interval
+        self._screening: Screening | None = None
 
     def question(self, data: str, training: int, validation: int) -> None:
         """Say what is asked, of which space, on which images."""
@@ -85,32 +109,37 @@ class SearchDisplay:
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        """Keep a table of the trials up to date while this lasts."""
-        if not self._console.is_terminal:
-            yield
-            return
-        with Live(self._table(), console=self._console, refresh_per_second=4) as live:
-            self._live = live
-            try:
+        """Show the trials of all workers while this lasts.
+
+        In a terminal this is a table, elsewhere a line for each trial that ends. A storage that
+        cannot be read leaves the last table, and delays the lines.
+        """
+        if not self._console.is_interactive:
+            with _repeated(_Lines(self._study, self._say).look, self._interval):
                 yield
-            finally:
-                live.update(self._table())
-                self._live = None
-
-    def epoch(self, trial: optuna.Trial, epoch: int, accuracy: float) -> None:
-        """A training has reached an epoch."""
-        self._epochs[trial.number] = (epoch, accuracy)
-        if self._live is not None:
-            self._live.update(self._table())
-
-    def trial_ended(self, study: Study, trial: FrozenTrial) -> None:
-        """A callback for ``study.optimize``."""
-        if self._live is not None:
-            self._live.update(self._table())
             return
-        certainty = StudyRecords(study).certainties().get(trial.number)
-        chance = "" if certainty is None else f"; P(a better shape) = {certainty:.2f}"
-        self._say(f"trial {trial.number}: {_outcome(trial)}{chance}")
+        shown = _TrialTable()
+
+        def look(last: bool) -> None:
+            nonlocal shown
+            try:
+                shown = self._table()
+            except Exception:
+                # The search meets what is wrong with the storage, too, and says so.
+                shown = replace(shown, outdated=True)
+            shown = replace(shown, whole=last)
+            live.update(shown, refresh=True)
+
+        # Rich's own thread would read the storage under the lock that every print waits for, and
+        # end at the first error.
+        live = Live(
+            console=self._console,
+            auto_refresh=False,
+            vertical_overflow="crop",
+            redirect_stderr=sys.stderr.isatty(),  # What goes to a file stays there.
+        )
+        with _log_above(live), _repeated(look, self._interval):
+            yield
 
     def stop(self) -> None:
         """Say why the search has ended, or that it may go on."""
@@ -154,22 +183,19 @@ class SearchDisplay:
         for line in lines:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _table(self) -> Table:
-        problem = self._problem
-        screening = problem.screen(self._study)
+    def _table(self) -> _TrialTable:
+        """The table of the trials as they are stored now; measures, claims and writes nothing."""
         records = StudyRecords(self._study)
-        trials, probability = records.trials(), records.certainties()
+        if self._screening is None and records.is_screened():
+            self._screening = self._problem.known_screening(self._study)
+        screening = self._screening
+        if screening is None:  # To ask the problem would be to measure.
+            return _TrialTable()
+        trials, certainties, stop = records.trials(), records.certainties(), records.stop()
+        best = self._problem.best(self._study)
+        live = set(read_history(trials).running)
         measured = [name for name in _SHOWN if name in screening.measurements]
-        best = problem.best(self._study)
-        table = Table(
-            box=box.SIMPLE, caption=self._caption(best, probability), caption_justify="left"
-        )
-        table.add_column("trial", justify="right")
-        for name in ("depth", "width", *map(screening.label, measured)):
-            table.add_column(name, justify="right")
-        table.add_column("epoch", justify="right")
-        table.add_column("accuracy", justify="right")
-        table.add_column("", overflow="fold", min_width=24)
+        rows = []
         for trial in trials:
             shape = shape_of(trial)
             if shape is None:
@@ -179,34 +205,181 @@ class SearchDisplay:
                 "" if (v := screening.value(name, shape)) is None else format_quantity(name, v)
                 for name in measured
             ]
-            epoch, accuracy = self._progress(trial)
-            table.add_row(
-                str(trial.number),
-                str(shape.depth),
-                str(shape.width),
-                *figures,
-                epoch,
-                accuracy,
-                Text(mark or _state(trial), style="bold green" if mark else "dim"),
+            running = trial.state == TrialState.RUNNING
+            lost = running and trial.number not in live and claimed_shape(trial) is not None
+            state = Text(
+                "its worker is gone" if lost else mark or _state(trial),
+                style="bold green" if mark else "dim",
             )
-        return table
+            cells = (str(trial.number), str(shape.depth), str(shape.width), *figures)
+            rows.append(_Row((*cells, *self._progress(trial)), state, running and not lost))
+        caption = [f"best so far: {best}" if best else "no answer yet"]
+        probable = [trial for trial in trials if trial.number in certainties]
+        if stop is None and probable:
+            certainty = certainties[max(probable, key=_end).number]
+            caption.append(f"P(a better shape) = {certainty:.2f}")
+        ending = sum(row.running for row in rows)
+        if stop is not None and ending:
+            caption.append(f"the search stops; trainings that still run: {ending}")
+        headings = ("trial", "depth", "width", *map(screening.label, measured))
+        return _TrialTable((*headings, "epoch", "accuracy"), rows, "   ".join(caption))
 
     def _progress(self, trial: FrozenTrial) -> tuple[str, str]:
-        epoch = len(trial.intermediate_values)
+        epoch, total = len(trial.intermediate_values), self._problem.epochs
         accuracy = trial.user_attrs.get(ACCURACY)
         if accuracy is None and trial.intermediate_values:
             accuracy = trial.intermediate_values[max(trial.intermediate_values)]
-        if trial.number in self._epochs and trial.state == TrialState.RUNNING:
-            epoch, accuracy = self._epochs[trial.number]
-        total = self._problem.epochs
         shown = "" if accuracy is None or math.isnan(accuracy) else f"{accuracy * 100:.1f} %"
         return (f"{epoch}/{total}" if total else ""), shown
 
-    def _caption(self, best: Answer | None, probability: dict[int, float]) -> str:
-        parts = [f"best so far: {best}" if best else "no answer yet"]
-        if probability and StudyRecords(self._study).stop() is None:
-            parts.append(f"P(a better shape) = {probability[max(probability)]:.2f}")
-        return "   ".join(parts)
+
+@contextlib.contextmanager
+def _repeated(look: Callable[[bool], None], interval: float) -> Iterator[None]:
+    """Look once, then in a thread every so many seconds, and a last time at the end."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(interval):
+            look(False)
+
+    look(False)
+    thread = threading.Thread(target=watch, name="SearchDisplay", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look(True)
+
+
+@contextlib.contextmanager
+def _log_above(live: Live) -> Iterator[None]:
+    """Show it, and let what Optuna logs in this process stand above it, not in it."""
+    # The handler keeps the stream that was there when it was made; rich has only replaced others.
+    stream = sys.stderr
+    handlers = [
+        handler
+        for handler in logging.getLogger("optuna").handlers
+        if isinstance(handler, logging.StreamHandler)
+        and handler.stream is stream
+        and stream.isatty()
+    ]
+    with live:
+        try:
+            for handler in handlers:
+                handler.setStream(sys.stderr)
+            yield
+        finally:
+            for handler in handlers:
+                handler.setStream(stream)
+
+
+class _Lines:
+    """A line for each trial that ends from now on, in the order in which they ended."""
+
+    def __init__(self, study: Study, say: Callable[[str], None]) -> None:
+        self._records = StudyRecords(study)
+        self._say = say
+        self._known: set[int] | None = None
+        self._waiting: list[tuple[FrozenTrial, float]] = []
+        self._certainties: Mapping[int, float] = {}
+        self._trained = 0
+
+    def look(self, last: bool) -> None:
+        """Read what has ended, and say what is due; all of it, the last time."""
+        # The search meets what is wrong with the storage, too, and says so.
+        with contextlib.suppress(Exception):
+            self._read()
+        while self._waiting and (last or self._is_due(*self._waiting[0])):
+            trial, _ = self._waiting.pop(0)
+            certainty = self._certainties.get(trial.number)
+            chance = "" if certainty is None else f"; P(a better shape) = {certainty:.2f}"
+            self._say(f"trial {trial.number}: {_outcome(trial)}{chance}")
+
+    def _read(self) -> None:
+        trials = self._records.trials()
+        self._certainties = self._records.certainties()
+        self._trained = len(read_history(trials).accuracies)
+        ended = {trial.number: trial for trial in trials if trial.state.is_finished()}
+        if self._known is None:
+            self._known = set(ended)
+        new = [ended[number] for number in sorted(set(ended) - self._known)]
+        self._waiting += [(trial, time.monotonic()) for trial in sorted(new, key=_end)]
+        self._known.update(ended)
+
+    def _is_due(self, trial: FrozenTrial, since: float) -> bool:
+        # ShapeTerminator, in the trial's worker, stores the probability some seconds after the
+        # end, which the line waits for. There is none of a failed trial. The terminator looks at
+        # the trainings right after the end, and stores nothing while they are few: if they are
+        # still few a moment later, it has seen few. Otherwise the probability is on its way,
+        # unless the worker was killed, has no terminator or heard of the stop; nothing tells
+        # these from a slow one, so patience ends.
+        if trial.number in self._certainties or trial.state == TrialState.FAIL:
+            return True
+        few = self._trained < MIN_TRAININGS
+        return time.monotonic() - since >= (_PROMPT if few else _PATIENCE)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A trial in the table: its figures, what became of it, and whether it is in training."""
+
+    figures: tuple[str, ...]
+    state: Text
+    running: bool
+
+
+@dataclass(frozen=True)
+class _TrialTable:
+    """A table of trials that is cut to the height of the terminal unless it is shown whole.
+
+    Those in training are kept, and the latest of the others. Rich would cut off the end.
+    """
+
+    headings: tuple[str, ...] = ()
+    rows: Sequence[_Row] = field(default_factory=list)
+    caption: str = "no trial yet"
+    outdated: bool = False
+    whole: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.whole:
+            yield self._with(len(self.rows))
+            return
+        # Each row takes one line here, and so does the one that stands for those left out.
+        height = options.size.height
+        frame = len(console.render_lines(self._with(0), options)) - 1
+        fits = len(self.rows) + frame <= height
+        count = len(self.rows) if fits else max(1, height - frame - 1)
+        for line in console.render_lines(self._with(count), options, pad=False)[-height:]:
+            yield from line
+            yield Segment.line()
+
+    def _with(self, count: int) -> Group:
+        """The table with only so many rows."""
+        caption = Text(self.caption, style="table.caption")
+        if self.outdated:
+            caption.append("   (not up to date: the study cannot be read)")
+        if not self.rows:
+            return Group(caption)
+        order = sorted(range(len(self.rows)), key=lambda i: (self.rows[i].running, i))
+        shown = sorted(order[max(0, len(order) - count) :])
+        # Without padding on the left, so that four figures and a word fit into 80 columns.
+        table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for heading in self.headings:
+            # "energy (estimate)" takes two lines; a figure is not parted from its unit.
+            table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column("", overflow="fold")
+        if len(shown) < len(self.rows):
+            hidden = f"{len(self.rows) - len(shown)} earlier"
+            table.add_row("...", *[""] * (len(self.headings) - 1), Text(hidden, style="dim"))
+        for i in shown:
+            state = self.rows[i].state.copy()
+            if not self.whole:
+                state.no_wrap, state.overflow = True, "ellipsis"
+            table.add_row(*self.rows[i].figures, state)
+        return Group(table, caption)
 
 
 def _grid(name: str, problem: ShapeProblem, screening: Screening) -> Table:
@@ -232,9 +405,10 @@ def _outcome(trial: FrozenTrial) -> str:
     name = "no shape" if shape is None else f"shape {shape}"
     if is_replicate(trial):
         name += " again"
-    if trial.state == TrialState.COMPLETE:
-        return f"{name}: accuracy {format_quantity('accuracy', trial.user_attrs[ACCURACY])}"
-    return f"{name}: {_state(trial)}"
+    accuracy = trial.user_attrs.get(ACCURACY)
+    if trial.state == TrialState.COMPLETE and accuracy is not None:
+        return f"{name}: accuracy {format_quantity('accuracy', accuracy)}"
+    return f"{name}: {_state(trial) or 'complete'}"
 
 
 def _state(trial: FrozenTrial) -> str:
@@ -242,7 +416,13 @@ def _state(trial: FrozenTrial) -> str:
         return "trained again" if is_replicate(trial) else ""
     if trial.state == TrialState.RUNNING:
         return "training again" if is_replicate(trial) else "training"
-    return str(trial.user_attrs.get(REASON, trial.state.name.lower()))
+    # An error's message may have several lines.
+    return " ".join(str(trial.user_attrs.get(REASON, trial.state.name.lower())).split())
+
+
+def _end(trial: FrozenTrial) -> tuple[datetime.datetime, int]:
+    """Sorts trials by their end."""
+    return trial.datetime_complete or datetime.datetime.max, trial.number
 
 
 def _listed(values: tuple[int, ...]) -> str:

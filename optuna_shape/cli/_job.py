@@ -1,0 +1,280 @@
+"""A search as the command line asks for it: plain values, of which every process makes its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+
+from optuna_shape.callbacks import ShapeTerminator
+from optuna_shape.cli._space import check_network
+from optuna_shape.cli._space import make_space
+from optuna_shape.constraints import GOALS
+from optuna_shape.errors import InvalidCheckpoint
+from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import StudyMismatch
+from optuna_shape.families import describe
+from optuna_shape.measure import DeviceMeter
+from optuna_shape.problem import Answer
+from optuna_shape.problem import ShapeProblem
+from optuna_shape.problem import TrainingLoop
+from optuna_shape.pruner import ShapePruner
+from optuna_shape.records import PARENT
+from optuna_shape.records import REASON
+from optuna_shape.records import StudyRecords
+from optuna_shape.sampler import ShapeSampler
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+from optuna_shape.train.checkpoint import load_checkpoint
+from optuna_shape.train.checkpoint import save_checkpoint
+from optuna_shape.train.data import Data
+from optuna_shape.train.data import load
+from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.trainer import evaluate
+from optuna_shape.train.trainer import train
+from optuna_shape.train.transfer import transfer
+
+#: What the default job asks: both bounds follow the device and the space they are measured on.
+DEFAULT_CONSTRAINTS = (
+    "latency <= 50 % of {largest}",
+    "size <= 50 % of {largest}",
+)
+# Of the epochs, what a network that has inherited is trained for; see benchmarks/transfer.py.
+_HEIRS_SHARE = 0.7
+
+_logger = logging.getLogger(f"optuna.{__name__}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, by the options of ``optuna-shape search``."""
+
+    family: str
+    family_options: tuple[str, ...]
+    data: str
+    data_root: Path | None
+    depth: tuple[int, ...] | None
+    width: tuple[int, ...] | None
+    goal: str
+    constraints: tuple[str, ...]
+    epochs: int
+    recipe: Recipe
+    transfer: bool
+    prune: bool
+    device: str
+    batch_size: int
+    threads: int
+    max_noise: float
+    watts: float | None
+    seed: int
+    output: Path
+    storage: str | None
+    study_name: str | None
+
+    def open(self) -> Search:
+        """Load the data, and open or create the study.
+
+        Raises:
+            ShapeError: Something that was asked for cannot be.
+        """
+        if self.transfer and self.prune:
+            raise InvalidProblem(
+                "--prune judges a training by curves from random weights, which those of "
+                "--transfer are not. Leave one of them out."
+            )
+        images = load(self.data, root=self.data_root)
+        space = make_space(
+            self.family,
+            self.family_options,
+            depth=self.depth,
+            width=self.width,
+            input_shape=tuple(images.train_x.shape[1:]),
+            classes=images.classes,
+        )
+        constraints = self.constraints or [
+            text.format(largest=space.shapes[-1]) for text in DEFAULT_CONSTRAINTS
+        ]
+        meter = DeviceMeter(
+            device=self.device,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            energy="counter" if self.watts is None else "estimate",
+            watts=self.watts,
+            max_noise=self.max_noise,
+        )
+        # More threads gain little on small networks, and much noise where other programs run.
+        torch.set_num_threads(self.threads)
+        device = meter.setting.device
+        check_network(self.family, space, images.classes, device)
+        problem = ShapeProblem(
+            space, goal=self.goal, constraints=constraints, meter=meter, epochs=self.epochs
+        )
+        name = self.study_name or self._study_name(problem, images)
+        self.output.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            study_name=name,
+            storage=self.storage or f"sqlite:///{self.output / 'study.db'}",
+            load_if_exists=True,
+            direction=problem.direction,
+            sampler=ShapeSampler(problem, seed=self.seed),
+            pruner=ShapePruner(problem) if self.prune else optuna.pruners.NopPruner(),
+        )
+        _check_own_family(study, space)
+        return Search(self, problem, study, images, self.output / name, device)
+
+    def _study_name(self, problem: ShapeProblem, images: Data) -> str:
+        """The same question finds its study again; another one gets its own."""
+        question = [problem.describe(), problem.fingerprint, images.name, images.digest]
+        training = [asdict(self.recipe), self.transfer]
+        text = json.dumps([*question, *training], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        space = re.sub(r"[^\w.]+", "-", problem.space.name).strip("-")  # It names a folder too.
+        return f"{space}-{images.name}-{problem.goal}-{digest}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A job that is open in this process.
+
+    Attributes:
+        job: What was asked for.
+        problem: The same, as the study has it.
+        study: Where the search is kept.
+        images: What networks are trained on.
+        folder: Where trained networks are kept.
+        device: Where networks are measured and trained.
+    """
+
+    job: Job
+    problem: ShapeProblem
+    study: optuna.Study
+    images: Data
+    folder: Path
+    device: torch.device
+
+    def optimize(
+        self,
+        trials: int | None,
+        callbacks: Sequence[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]] = (),
+    ) -> None:
+        """Train until the search is over, or for a number of trials."""
+        self.study.optimize(
+            self.objective(),
+            n_trials=trials,
+            callbacks=[ShapeTerminator(self.problem), *callbacks],
+        )
+
+    def objective(self) -> Callable[[optuna.Trial], float]:
+        """Make the objective, whose trainings are kept in the folder."""
+        inner: TrainingLoop
+        if self.job.transfer:
+            inner = transfer(self._train, folder=self.folder, space=self.problem.space)
+        else:
+            inner = self._train_and_keep
+
+        def train_afresh(_: torch.nn.Module, trial: optuna.Trial) -> float:
+            # The seed is known only now, so the network is built again.
+            torch.manual_seed(self._seed(trial))
+            return inner(self.problem.space.build(_shape(trial)), trial)
+
+        return self.problem.objective(train_afresh)
+
+    def publish(self, answer: Answer) -> tuple[Path | None, float | None]:
+        """Save the answer under a name of its own, and look at the test set, this once.
+
+        Returns:
+            Where it is saved, without suffix, and the test accuracy; None if the network is not
+            here.
+        """
+        source = self._checkpoint(answer.trial.number)
+        try:
+            model, _ = load_checkpoint(source, self.problem.space)
+        except InvalidCheckpoint as error:
+            # Without files, another worker trained it, in a folder that is not here.
+            if source.with_suffix(".json").exists():
+                _logger.warning(str(error))
+            return None, None
+        images = self.images
+        test = evaluate(model.to(self.device), images.test_x, images.test_y.to(self.device))
+        known = {name: value for name in GOALS if (value := getattr(answer, name)) is not None}
+        target = self.folder / "answer"
+        properties = {**known, "test_accuracy": test}
+        save_checkpoint(target, model, self.problem.space, answer.shape, properties)
+        return target, test
+
+    def _train(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
+        shape, number = _shape(trial), self._attempt(trial)
+        parent = trial.user_attrs.get(PARENT)
+        recipe, epochs = self.job.recipe, self.job.epochs
+        name = f"progress-{shape.depth}x{shape.width}-{number}"
+        if parent is not None:
+            recipe, epochs = recipe.gentle, max(1, round(_HEIRS_SHARE * epochs))
+            name += f"-from-{parent}"
+
+        def report(epoch: int, accuracy: float) -> None:
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned(trial.user_attrs.get(REASON, "cut short"))
+
+        return train(
+            model,
+            self.images,
+            epochs=epochs,
+            seed=self._seed(trial),
+            device=self.device,
+            report=report,
+            recipe=recipe,
+            progress=self.folder / f"{name}.safetensors",
+        )
+
+    def _train_and_keep(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
+        accuracy = self._train(model, trial)
+        if not math.isnan(accuracy):
+            path = self._checkpoint(trial.number)
+            save_checkpoint(path, model, self.problem.space, _shape(trial), {})
+        return accuracy
+
+    def _seed(self, trial: optuna.Trial) -> int:
+        """A shape begins with the same weights in every search; what repeats it, with others."""
+        return self.job.seed + self._attempt(trial)
+
+    def _attempt(self, trial: optuna.Trial) -> int:
+        history, shape = StudyRecords(trial.study).history(), _shape(trial)
+        # What diverged once would again; what was cut short or interrupted goes on.
+        return history.trainings(shape) + history.failures.get(shape, 0)
+
+    def _checkpoint(self, number: int) -> Path:
+        return self.folder / f"trial-{number}"
+
+
+def _shape(trial: optuna.Trial) -> Shape:
+    return Shape(trial.params["depth"], trial.params["width"])
+
+
+def _check_own_family(study: optuna.Study, space: DesignSpace) -> None:
+    """Refuse a study of another family, where only its name tells.
+
+    The problem compares what a study says of built-in families; of a user's own it says nothing.
+
+    Raises:
+        StudyMismatch: It is of another.
+    """
+    stored = StudyRecords(study).problem()
+    if stored is None or describe(space) is not None:
+        return
+    theirs = stored["space"]["name"]
+    if theirs != space.name:
+        raise StudyMismatch(
+            f"The study {study.study_name!r} is about the family {theirs}, not {space.name}. "
+            "Use another --study-name."
+        )
