@@ -16,7 +16,7 @@ epochs for whoever inherits). Nothing is cut short: predictions rest on curves f
 
 Every training and search is a row of the CSV, written at once; run again, it goes on. The summary
 beside it counts, for each pair and method, epochs until the accuracy that the child reaches from
-scratch in the mean over seeds (all epochs if never), and compares final accuracies.
+scratch in the mean over seeds, within its standard error, and compares final accuracies.
 """
 
 from __future__ import annotations
@@ -222,8 +222,10 @@ def search_row(setup: Setup, constraint: str, reach: float, seed: int, method: s
 def summarize(rows: list[Row]) -> list[dict[str, object]]:
     """For each pair and method: epochs to the accuracy from scratch, and how it ends.
 
-    ``fall`` is the share of epochs saved, ``worse`` what the final accuracy lacks to the one from
-    scratch, ``noise`` the standard error of that difference by the spread over seeds.
+    That accuracy is the mean over seeds at the end of the training from scratch, less its standard
+    error; it is reached in the first epoch in which the mean curve has it. ``fall`` is the share
+    of epochs saved, ``worse`` what the final accuracy lacks to the one from scratch, ``noise`` the
+    standard error of that difference by the spread over seeds.
     """
     result: list[dict[str, object]] = []
     pairs = [row for row in rows if row.part == "pairs"]
@@ -232,14 +234,14 @@ def summarize(rows: list[Row]) -> list[dict[str, object]]:
         scratch = [row for row in of_case if row.method == "scratch"]
         if not scratch:
             continue
-        goal = statistics.fmean(row.accuracy for row in scratch)
-        most = max(row.epochs for row in scratch)
-        needed = statistics.fmean(_reached(row, goal, most) for row in scratch)
+        final = statistics.fmean(row.accuracy for row in scratch)
+        goal = final - math.sqrt(_variance(scratch) / len(scratch))
+        needed = _reached(scratch, goal)
         for method in METHODS:
             own = [row for row in of_case if row.method == method]
             if not own:
                 continue
-            epochs = [_reached(row, goal, most) for row in own]
+            epochs = _reached(own, goal)
             accuracy = statistics.fmean(row.accuracy for row in own)
             errors = [_variance(side) / len(side) for side in (own, scratch)]
             result.append(
@@ -248,11 +250,11 @@ def summarize(rows: list[Row]) -> list[dict[str, object]]:
                     "method": method,
                     "inherited": own[0].inherited,
                     "seeds": len(own),
-                    "reached": sum(max(_curve(row)) >= goal for row in own),
-                    "epochs_to_goal": round(statistics.fmean(epochs), 2),
-                    "fall": round(1 - statistics.fmean(epochs) / needed, 3),
+                    "epochs": own[0].epochs,
+                    "epochs_to_goal": epochs or "",
+                    "fall": round(1 - epochs / needed, 3) if epochs and needed else "",
                     "accuracy": round(accuracy, 5),
-                    "worse": round(goal - accuracy, 5),
+                    "worse": round(final - accuracy, 5),
                     "noise": round(math.sqrt(sum(errors)), 5),
                 }
             )
@@ -306,17 +308,15 @@ def read_shape(text: str) -> Shape:
     return Shape(int(depth), int(width))
 
 
-def _curve(row: Row) -> list[float]:
-    return [float(value) for value in row.curve.split()] or [0.0]
-
-
-def _reached(row: Row, goal: float, most: int) -> int:
-    """Epochs until the goal; all of them if it was never reached."""
-    return next((i for i, value in enumerate(_curve(row), start=1) if value >= goal), most)
+def _reached(rows: list[Row], goal: float) -> int | None:
+    """The first epoch in which the mean curve has the goal, if any has."""
+    curves = [[float(value) for value in row.curve.split()] for row in rows]
+    means = (statistics.fmean(values) for values in zip(*curves))
+    return next((epoch for epoch, mean in enumerate(means, start=1) if mean >= goal), None)
 
 
 def _variance(rows: list[Row]) -> float:
-    return statistics.variance(row.accuracy for row in rows) if len(rows) > 1 else math.nan
+    return statistics.variance(row.accuracy for row in rows) if len(rows) > 1 else 0.0
 
 
 def main() -> None:

@@ -33,19 +33,19 @@ def row(method: str, seed: int, curve: str) -> transfer.Row:
 
 def test_summary_counts_epochs_to_the_accuracy_from_scratch() -> None:
     rows = [
-        row("scratch", 0, "0.1 0.5 0.7 0.8"),  # Together 0.8 in the mean.
-        row("scratch", 1, "0.1 0.5 0.8 0.8"),
+        row("scratch", 0, "0.1 0.5 0.7 0.8 0.9"),
+        row("scratch", 1, "0.1 0.5 0.6 0.8 0.7"),
+        row("scratch short", 0, "0.4 0.69"),
+        row("scratch short", 1, "0.4 0.69"),
         row("heir gentle", 0, "0.5 0.9"),
-        row("heir gentle", 1, "0.6 0.7"),
+        row("heir gentle", 1, "0.6 0.5"),
     ]
-    scratch, heir = transfer.summarize(rows)
-    assert scratch["epochs_to_goal"] == 3.5
-    assert scratch["fall"] == 0
-    assert heir["reached"] == 1
-    assert heir["epochs_to_goal"] == 3.0  # Two, and all four where it was never reached.
-    assert heir["fall"] == round(1 - 3 / 3.5, 3)
-    assert heir["worse"] == 0
-    assert heir["noise"] == 0.1
+    # From scratch 0.8 in the mean, with a standard error of 0.1: a mean of 0.7 will do.
+    scratch, short, heir = transfer.summarize(rows)
+    assert (scratch["epochs_to_goal"], scratch["fall"], scratch["worse"]) == (4, 0, 0)
+    assert (short["epochs_to_goal"], short["fall"], short["worse"]) == ("", "", 0.11)
+    assert (heir["epochs_to_goal"], heir["fall"], heir["worse"]) == (2, 0.5, 0.1)
+    assert heir["noise"] == round((0.02 / 2 + 0.08 / 2) ** 0.5, 5)
 
 
 def test_it_runs_and_goes_on_where_it_ended(tmp_path: Path) -> None:
