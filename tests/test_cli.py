@@ -533,6 +533,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 DEADLY = """
 import os
+import sys
 from multiprocessing import parent_process
 
 from torch import nn
@@ -543,6 +544,7 @@ from optuna_shape import DesignSpace
 class Net(nn.Sequential):
     def forward(self, x):
         if self.training and parent_process():
+            print("a last word", file=sys.stderr, flush=True)
             os._exit(7)
         return super().forward(x)
 
@@ -560,7 +562,9 @@ def test_a_worker_that_dies_is_told(own: Path, tmp_path: Path) -> None:
     question = [*SMALL, "--family", "own_deadly:deadly", "--constraint", "size <= 1 GB"]
     code, text = run(*question, "--workers", "2", "--trials", "4", output=tmp_path)
     for number in range(2):
-        assert f"Worker {number} has ended with exit code 7. What it trained is kept." in text
+        (log,) = tmp_path.glob(f"*/worker-{number}.log")
+        assert f"exit code 7: see {log}. Its trainings are kept." in text
+        assert "a last word" in log.read_text()
     assert code == EXIT_NO_ANSWER
 
 

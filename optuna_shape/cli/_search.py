@@ -159,21 +159,23 @@ def _run(console: Console, search: Search, workers: int, trials: int | None) -> 
         problem.screen(study)
     display.screening()
     if StudyRecords(study).stop() is None:
-        codes: list[int] = []
+        codes: dict[Path, int] = {}
         try:
             with display.live():
                 if workers == 1:
                     search.optimize(trials)
                 else:
-                    codes = run_workers(search.job, workers, trials)
+                    codes = run_workers(search, workers, trials)
         except KeyboardInterrupt:
             display.interrupted(_command())
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        for number, code in enumerate(codes):
+        for log, code in codes.items():
             if code:
                 console.print(
-                    f"Worker {number} has ended with exit code {code}. What it trained is kept.",
+                    f"A worker has ended with exit code {code}: see {log}. Its trainings are kept.",
                     highlight=False,
+                    markup=False,
+                    soft_wrap=True,
                 )
     display.stop()
     answer = problem.best(study)

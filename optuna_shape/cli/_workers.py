@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 
 import optuna
@@ -19,16 +20,17 @@ from optuna.trial import FrozenTrial
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import quiet
 from optuna_shape.cli._job import Job
+from optuna_shape.cli._job import Search
 
 
-def run_workers(job: Job, workers: int, trials: int | None) -> list[int]:
+def run_workers(search: Search, workers: int, trials: int | None) -> dict[Path, int]:
     """Train in processes of their own until the search is over.
 
     Each opens the study for itself; what they share is the storage. CPU threads are divided among
     them, so that together they have no more than there are cores.
 
     Args:
-        job:
+        search:
             The search, whose shapes were measured.
         workers:
             How many processes.
@@ -36,16 +38,19 @@ def run_workers(job: Job, workers: int, trials: int | None) -> list[int]:
             Most trials of all of them together, or None.
 
     Returns:
-        The exit code of each process, 0 for one that ended as it should.
+        For each process the file with what it had to say, and its exit code, 0 for one that ended
+        as it should.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C, after they have ended.
     """
     shares = [None if trials is None else len(range(i, trials, workers)) for i in range(workers)]
+    logs = [search.folder / f"worker-{i}.log" for i in range(workers)]
+    search.folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork.
     processes = [
-        context.Process(target=_work, args=(job, share, workers), name=f"worker {i}")
-        for i, share in enumerate(shares)
+        context.Process(target=_work, args=(search.job, share, workers, log))
+        for log, share in zip(logs, shares)
         if share != 0
     ]
     try:
@@ -57,7 +62,7 @@ def run_workers(job: Job, workers: int, trials: int | None) -> list[int]:
     except BaseException:
         _end(processes)
         raise
-    return [process.exitcode or 0 for process in processes]
+    return {log: process.exitcode or 0 for log, process in zip(logs, processes)}
 
 
 def threads_of(threads: int, workers: int) -> int:
@@ -73,7 +78,10 @@ def threads_of(threads: int, workers: int) -> int:
     return max(1, min(threads, (cores or 1) // workers))
 
 
-def _work(job: Job, trials: int | None, workers: int) -> None:
+def _work(job: Job, trials: int | None, workers: int, log: Path) -> None:
+    # On the terminal it would tear the display. By descriptor, as libraries in C write there too.
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
     # As Ctrl-C in a single process: the training at hand is kept and marked as interrupted.
     signal.signal(signal.SIGTERM, _interrupt)
     quiet()

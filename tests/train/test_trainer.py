@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import optuna
 import pytest
@@ -215,7 +216,32 @@ def test_evaluation_counts_what_is_right_in_batches_of_any_size(batch_size: int)
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_too() -> None:
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe.usual("sgd", head="llr")], ids=str)
+def test_a_gpu_trains_too(recipe: Recipe) -> None:
     model = network()
-    assert train(model, VARIED, epochs=10, seed=0, device="cuda") > 0.8
-    assert all(p.is_cuda for p in model.parameters())
+    assert train(model, VARIED, epochs=10, seed=0, device="cuda", recipe=recipe) > 0.8
+    assert {p.dtype for p in model.parameters()} == {torch.float32}, "only products are shorter"
+
+
+@pytest.mark.gpu
+def test_images_that_do_not_fit_stay_in_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = train(network(), VARIED, epochs=3, seed=0, device="cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 1))
+    assert train(network(), VARIED, epochs=3, seed=0, device="cuda") == pytest.approx(
+        held, abs=0.1
+    )
+
+
+@pytest.mark.gpu
+def test_a_training_on_a_gpu_goes_on(tmp_path: Path) -> None:
+    def stop(epoch: int, _: float) -> None:
+        if epoch == 2:
+            raise optuna.TrialPruned
+
+    file = tmp_path / "progress.safetensors"
+    whole = train(network(), VARIED, epochs=4, seed=0, device="cuda")
+    with pytest.raises(optuna.TrialPruned):
+        train(network(), VARIED, epochs=4, seed=0, device="cuda", report=stop, progress=file)
+    again = train(network(1), VARIED, epochs=4, seed=0, device="cuda", progress=file)
+    # Kernels of a GPU may add up in another order.
+    assert again == pytest.approx(whole, abs=0.1)
