@@ -172,7 +172,7 @@ def _run(console: Console, search: Search, workers: int, trials: int | None) -> 
         for log, code in codes.items():
             if code:
                 console.print(
-                    f"A worker has ended with exit code {code}: see {log}. Its trainings are kept.",
+                    f"A worker ended with exit code {code}: see {log}. Its trainings are kept.",
                     highlight=False,
                     markup=False,
                     soft_wrap=True,
