@@ -332,7 +332,7 @@ def main() -> None:
     parser.add_argument("--constraint", default="", help="of the searches; by default on the size")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.7, help="of the epochs, of heirs")
-    parser.add_argument("--reach", type=float, default=1.5, help="of parents, in the searches")
+    parser.add_argument("--reach", type=float, default=3.0, help="of parents, in the searches")
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "transfer.csv")

@@ -300,7 +300,7 @@ def data() -> Data:
 
 def transferred(train: Callable[..., float], **options: Any) -> Callable[..., float]:
     """A wrapped loop that inherits across all shapes, unless the options say otherwise."""
-    return transfer(train, **{"reach": 4.0, **options})
+    return transfer(train, **{"reach": 100.0, **options})
 
 
 def search(
@@ -363,9 +363,10 @@ def test_the_nearest_parent_whose_function_fits() -> None:
 
 
 def test_a_parent_that_is_much_smaller_or_larger_is_none() -> None:
+    # Of 682, 1482, 754 and 310 parameters.
     shapes = [(2, 8), (2, 16), (3, 8), (1, 4)]
-    assert attributes(search(one, shapes, reach=1.5), PARENT) == [None, None, 0, None]
-    assert attributes(search(one, shapes, reach=2.0), PARENT) == [None, 0, 0, 0]
+    assert attributes(search(one, shapes, reach=2.15), PARENT) == [None, None, 0, None]
+    assert attributes(search(one, shapes, reach=2.2), PARENT) == [None, 0, 0, 0]
     with pytest.raises(InvalidProblem, match="no ratio"):
         transfer(one, reach=0.5)
 

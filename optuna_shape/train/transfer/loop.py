@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from typing import Protocol
@@ -55,7 +56,7 @@ class _Networks(Protocol):
 def transfer(
     train: TrainingLoop | TaughtLoop,
     *,
-    reach: float = 1.5,
+    reach: float = 3.0,
     distil: float = 0.0,
     folder: Path | str | None = None,
     space: DesignSpace | None = None,
@@ -77,9 +78,9 @@ def transfer(
         train:
             ``train(model, trial) -> accuracy``, which trains the model that it is given, in place.
         reach:
-            The greatest ratio between the depths, and between the widths, of child and parent.
-            What a far smaller network has learned may be a worse start than random weights;
-            benchmarks/transfer.py is there to measure it.
+            The greatest ratio between the numbers of parameters of child and parent, either way.
+            Beyond it, what was learned is often a worse start than random weights;
+            benchmarks/transfer.py measures it.
         distil:
             Share of the loss by which a network learns from the most accurate one so far. If it is
             above 0, ``train`` is also given ``teacher``, a
@@ -99,7 +100,7 @@ def transfer(
         InvalidProblem: ``train`` takes no teacher, ``distil`` is no share, or ``reach`` no ratio.
     """
     if not reach >= 1:
-        raise InvalidProblem(f"reach={reach} is no ratio of shapes. Give 1 or more, such as 1.5.")
+        raise InvalidProblem(f"reach={reach} is no ratio of sizes. Give 1 or more, such as 3.")
     if not 0 <= distil <= 1:
         raise InvalidProblem(f"distil={distil} is no share of the loss. Give 0 to 1, such as 0.5.")
     if distil and not _takes_teacher(train):
@@ -116,18 +117,21 @@ def transfer(
         history = StudyRecords(study).history()
         others = [number for number in history.trained if history.shapes[number] != shape]
 
-        def first(numbers: Iterable[int]) -> tuple[int, nn.Module] | None:
-            found = ((number, networks.get(study, number, history)) for number in numbers)
-            return next(((number, net) for number, net in found if net is not None), None)
+        def networks_of(numbers: Iterable[int]) -> Iterator[tuple[int, nn.Module]]:
+            for number in numbers:
+                network = networks.get(study, number, history)
+                if network is not None:
+                    yield number, network
 
-        near = (number for number in others if _ratio(shape, history.shapes[number]) <= reach)
-        parent = first(sorted(near, key=lambda number: _distance(shape, history, number)))
+        nearest = sorted(others, key=lambda number: _distance(shape, history, number))
+        parent = next((p for p in networks_of(nearest) if _ratio(model, p[1]) <= reach), None)
         if parent is not None:
             trial.set_user_attr(INHERITED, inherit(model, parent[1], seed=trial.number))
             trial.set_user_attr(PARENT, parent[0])
         keep = networks.prepare(study, model)
         if distil:
-            best = first(sorted(others, key=lambda number: (-history.trained[number], number)))
+            best_first = sorted(others, key=lambda number: (-history.trained[number], number))
+            best = next(networks_of(best_first), None)
             teacher = None if best is None else Teacher(best[1], distil)
             if best is not None:
                 trial.set_user_attr(TEACHER, best[0])
@@ -159,9 +163,10 @@ def _takes_teacher(train: Callable[..., Any]) -> bool:
     )
 
 
-def _ratio(child: Shape, parent: Shape) -> float:
-    """How many times as deep or as wide the larger one is, whichever is more."""
-    return max(max(pair) / min(pair) for pair in zip(child, parent))
+def _ratio(child: nn.Module, parent: nn.Module) -> float:
+    """How many times as many parameters the larger one has."""
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (child, parent)]
+    return max(sizes) / max(1, min(sizes))
 
 
 def _distance(child: Shape, history: History, number: int) -> tuple[bool, float, float, int]:
