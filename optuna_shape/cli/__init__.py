@@ -1,4 +1,4 @@
-"""The command line: ``optuna-shape search``, ``measure`` and ``families``."""
+"""The command line: ``optuna-shape search``, ``measure``, ``export`` and ``families``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import typer
 from optuna_shape.cli._common import EXIT_BAD_INPUT
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
+from optuna_shape.cli._common import EXIT_NOT_VERIFIED
 from optuna_shape.cli._common import quiet
+from optuna_shape.cli._export import export
 from optuna_shape.cli._families import families
 from optuna_shape.cli._measure import measure
 from optuna_shape.cli._search import search
 
-__all__ = ["EXIT_BAD_INPUT", "EXIT_INTERRUPTED", "EXIT_NO_ANSWER", "app", "main"]
+__all__ = [
+    "EXIT_BAD_INPUT",
+    "EXIT_INTERRUPTED",
+    "EXIT_NOT_VERIFIED",
+    "EXIT_NO_ANSWER",
+    "app",
+    "main",
+]
 
 app = typer.Typer(
     add_completion=False,
@@ -28,7 +37,7 @@ def _root() -> None:
     quiet()
 
 
-for _command in (search, measure, families):
+for _command in (search, measure, export, families):
     app.command()(_command)
 
 

@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 
 EXIT_BAD_INPUT = 2
 EXIT_NO_ANSWER = 3
+EXIT_NOT_VERIFIED = 4
 EXIT_INTERRUPTED = 130
 
 Family = Annotated[
@@ -131,6 +132,16 @@ def integers(text: str | None, option: str) -> tuple[int, ...] | None:
                 f"{option} {text!r} is no list of integers; write it like 1-6 or 4,8,16."
             ) from None
     return tuple(result)
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Read ``3x32x32``."""
+    try:
+        return tuple(int(size) for size in text.split("x"))
+    except ValueError:
+        raise InvalidSpace(
+            f"--input-shape {text!r} is no shape of one input; write it like 3x32x32."
+        ) from None
 
 
 def choose(registry: Mapping[str, _T], name: str, kind: str) -> _T:

@@ -29,11 +29,11 @@ from optuna_shape.cli._common import choose
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import integers
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import sizes
 from optuna_shape.cli._space import check_network
 from optuna_shape.cli._space import make_space
 from optuna_shape.decide.design import spread as spread_points
 from optuna_shape.errors import InvalidProblem
-from optuna_shape.errors import InvalidSpace
 from optuna_shape.filters import Measurer
 from optuna_shape.filters import Screening
 from optuna_shape.filters import judge
@@ -141,7 +141,7 @@ def measure(
             family_option or (),
             depth=integers(depth, "--depth"),
             width=integers(width, "--width"),
-            input_shape=_sizes(input_shape),
+            input_shape=sizes(input_shape),
             classes=classes,
         )
         meter = DeviceMeter(
@@ -284,14 +284,4 @@ def _writing(path: Path) -> Iterator[None]:
         raise typer.BadParameter(
             f"Cannot write {path}: {error.strerror}. Name a file in a folder of your own.",
             param_hint="--output",
-        ) from None
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    """Read ``3x32x32``."""
-    try:
-        return tuple(int(size) for size in text.split("x"))
-    except ValueError:
-        raise InvalidSpace(
-            f"--input-shape {text!r} is no shape of one input; write it like 3x32x32."
         ) from None

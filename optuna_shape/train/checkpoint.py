@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -201,14 +201,15 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: The folder is missing or cannot be written to, or the disk is full.
     """
-    # Beside the target first: a name never stands for half a file.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    # Beside the target first: a name never stands for half a file. Not a tempfile, which only its
+    # owner may read.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise

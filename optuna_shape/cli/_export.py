@@ -1,0 +1,399 @@
+"""``optuna-shape export``."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from optuna_shape.cli._common import EXIT_NOT_VERIFIED
+from optuna_shape.cli._common import FamilyOption
+from optuna_shape.cli._common import Threads
+from optuna_shape.cli._common import errors_in_a_line
+from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import sizes
+from optuna_shape.cli._space import check_network
+from optuna_shape.cli._space import make_space
+from optuna_shape.constraints import format_quantity
+from optuna_shape.errors import InvalidCheckpoint
+from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import ShapeError
+from optuna_shape.families import FAMILIES
+from optuna_shape.families import rebuild
+from optuna_shape.measure import DeviceMeter
+from optuna_shape.report.measured import check_writable
+from optuna_shape.space import DesignSpace
+from optuna_shape.space import Shape
+from optuna_shape.train.agreement import TOLERANCE
+from optuna_shape.train.agreement import LatencyRatio
+from optuna_shape.train.agreement import differences
+from optuna_shape.train.agreement import latency_ratio
+from optuna_shape.train.checkpoint import load_checkpoint
+from optuna_shape.train.checkpoint import save_checkpoint
+from optuna_shape.train.checkpoint import write_whole
+from optuna_shape.train.export import SUFFIX
+from optuna_shape.train.export import ExportFailed
+from optuna_shape.train.export import export_program
+from optuna_shape.train.export import read_program
+
+_ANSWER = "answer"
+_CHECKPOINT = (".safetensors", ".json")
+_DYNAMIC = "dynamic"
+# Of one input, which libraries like to treat otherwise, of a batch that is usual, and others.
+_BATCHES = (1, 2, 7, 32)
+_TIMED = (1, 32)
+_MUCH = 0.05  # A latency that is this share longer is explained.
+_SLOWER = (
+    "Python runs a program one operation at a time, which takes a small network longer; "
+    "torch.compile(network) helps."
+)
+
+
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="What a search saved, with or without suffix, or the --output of a search that "
+            "holds one answer."
+        ),
+    ] = Path("optuna-shape-output"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the files; by default that of the checkpoint.", show_default=False
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="INTEGER|dynamic", help="Inputs per call of the program; dynamic: any number."
+        ),
+    ] = _DYNAMIC,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where the program will run, and stays bound to: auto, cpu, cuda or cuda:1."
+        ),
+    ] = "auto",
+    threads: Threads = 1,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Load what was written, and compare outputs and latency with the network's.",
+        ),
+    ] = False,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Of a network of your own: the function that the search was given.",
+            show_default=False,
+        ),
+    ] = None,
+    family_option: FamilyOption = None,
+    input_shape: Annotated[
+        str, typer.Option(help="With --family: shape of one input, such as 3x32x32.")
+    ] = "1x12x12",
+    classes: Annotated[int, typer.Option(help="With --family: outputs of the network.")] = 10,
+) -> None:
+    """Export a trained network: its weights, and a program that needs PyTorch alone.
+
+    Writes NAME.pt2, a program of torch.export, beside NAME.safetensors and NAME.json, from which
+    this package rebuilds the network. --verify ends with exit code 4 where they disagree.
+    """
+    console = make_console()
+    with errors_in_a_line(console):
+        number = _batch_size(batch_size)
+        where = DeviceMeter(device=device).setting.device
+        torch.set_num_threads(threads)
+        source = _find(checkpoint)
+        own = None
+        if family is not None:
+            own = _OwnFamily(family, tuple(family_option or ()), sizes(input_shape), classes)
+        elif family_option:
+            raise InvalidProblem(
+                "--family-option is for --family module:function; a built-in family is told by "
+                "the checkpoint."
+            )
+        target = (output or source.parent) / source.name
+        _check_writable(target)  # Before seconds of exporting, not after.
+        network = _load(source, own, where)
+        with console.status("Exporting the network ..."), _torch_in_silence():
+            content = export_program(
+                network.model, network.input_shape, batch_size=number, device=where
+            )
+        try:
+            if target.parent.resolve() != source.parent.resolve():
+                save_checkpoint(
+                    target, network.model, network.space, network.shape, network.properties
+                )
+            write_whole(_with(target, SUFFIX), content)
+        except OSError as error:
+            raise _unwritable(target.parent, error) from error
+        _show(console, network, target, number, where)
+        if verify:
+            with console.status("Verifying what was written ..."):
+                digest = hashlib.sha256(content).hexdigest()
+                program = read_program(_with(target, SUFFIX), digest)
+                again = _load(target, own, where).model
+                lines, agree = _compare(network, again, program, number, where)
+            _say(console, *lines)
+            if not agree:
+                raise typer.Exit(EXIT_NOT_VERIFIED)
+
+
+@dataclass(frozen=True)
+class _OwnFamily:
+    """What ``--family module:function`` and the options beside it name."""
+
+    function: str
+    options: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    classes: int
+
+    def __post_init__(self) -> None:
+        if self.function in FAMILIES:
+            raise InvalidProblem(
+                f"--family {self.function} is built in, and the checkpoint tells that by itself. "
+                "Leave it out."
+            )
+
+    def space(self, shape: Shape) -> DesignSpace:
+        """Return the space of this one shape."""
+        return make_space(
+            self.function,
+            self.options,
+            depth=[shape.depth],
+            width=[shape.width],
+            input_shape=self.input_shape,
+            classes=self.classes,
+        )
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A trained network on its device, with the space that builds it."""
+
+    model: nn.Module
+    space: DesignSpace
+    shape: Shape
+    properties: dict[str, float]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        assert self.space.input_shape is not None  # `rebuild` and `make_space` see to it.
+        return self.space.input_shape
+
+
+def _batch_size(text: str) -> int | None:
+    """Read ``--batch-size``; None stands for any number.
+
+    Raises:
+        InvalidProblem: It is something else.
+    """
+    if text == _DYNAMIC:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InvalidProblem(
+            f"--batch-size {text!r} is no number of inputs; give 1 or more, or {_DYNAMIC}."
+        )
+    return int(text)
+
+
+def _find(path: Path) -> Path:
+    """Return a checkpoint without its suffix; of a folder, its only answer.
+
+    Raises:
+        InvalidCheckpoint: The folder holds none, or several.
+    """
+    if not path.is_dir():
+        return path.with_suffix("") if path.suffix in _CHECKPOINT else path
+    name = f"{_ANSWER}.json"
+    answers = sorted(file.with_suffix("") for file in [*path.glob(name), *path.glob(f"*/{name}")])
+    if len(answers) == 1:
+        return answers[0]
+    if answers:
+        listed = ", ".join(map(str, answers))
+        raise InvalidCheckpoint(f"{path} holds {len(answers)} answers. Name one: {listed}.")
+    raise InvalidCheckpoint(
+        f"{path} holds no answer, which a search saves at its end. Name a checkpoint, such as "
+        f"{path / 'STUDY' / 'trial-3'}, or another folder."
+    )
+
+
+def _check_writable(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (SUFFIX, *_CHECKPOINT):
+            check_writable(_with(target, suffix))
+    except OSError as error:
+        raise _unwritable(target.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ExportFailed:
+    return ExportFailed(
+        f"Cannot write to {folder}: {error.strerror}. Name a folder of your own by --output."
+    )
+
+
+def _load(source: Path, own: _OwnFamily | None, device: torch.device) -> _Network:
+    """Load a checkpoint.
+
+    Raises:
+        ShapeError: It is missing or damaged, or its family is unknown or another one.
+    """
+    if own is None:
+        try:
+            model, info = load_checkpoint(source)
+        except InvalidCheckpoint as error:
+            hint = ""
+            if "load_checkpoint(path, space)" in str(error):
+                hint = (
+                    " Here: --family module:function, with the --family-option of its search, "
+                    "--input-shape and --classes."
+                )
+            raise InvalidCheckpoint(f"{_line(error)}{hint}") from None
+        assert info.family is not None  # Else a space would have been asked for.
+        space = rebuild(info.family, [info.shape.depth], [info.shape.width])
+    else:
+        # Depth and width are the checkpoint's, so the space can be made only while it is read.
+        family = own
+        lazy = DesignSpace(
+            [1], [1], lambda shape: family.space(shape).build(shape), name=own.function
+        )
+        try:
+            model, info = load_checkpoint(source, lazy)
+        except InvalidCheckpoint as error:
+            inner: BaseException = error
+            while isinstance(inner.__cause__, ShapeError):
+                inner = inner.__cause__
+            if inner is not error:
+                raise inner from None
+            raise InvalidCheckpoint(_line(error)) from None
+        space = own.space(info.shape)
+        check_network(own.function, space, own.classes, device)
+    return _Network(model.to(device), space, info.shape, info.properties)
+
+
+@contextlib.contextmanager
+def _torch_in_silence() -> Iterator[None]:
+    """Keep back what torch.export prints and logs where it fails, which its error sums up."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _show(
+    console: Console, network: _Network, target: Path, number: int | None, device: torch.device
+) -> None:
+    """Show what was written, and how to load it."""
+    table = Table(box=box.SIMPLE, show_header=False)
+    parameters = sum(weight.numel() for weight in network.model.parameters())
+    one = "x".join(map(str, network.input_shape))
+    batch = "any number" if number is None else str(number)
+    shape = f"depth {network.shape.depth}, width {network.shape.width}"
+    table.add_row("network", f"{network.space.name}, {shape}")
+    table.add_row("parameters", format_quantity("parameters", parameters))
+    table.add_row("inputs", f"{batch} of {one}, float32, on {device}")
+    for suffix in (SUFFIX, *_CHECKPOINT):
+        size = format_quantity("size", _with(target, suffix).stat().st_size)
+        table.add_row(f"{target.name}{suffix}", size)
+    console.print(table, highlight=False, markup=False)
+    example = ", ".join(map(str, (number or 1, *network.input_shape)))
+    place = "" if device.type == "cpu" else f', device="{device}"'
+    _say(
+        console,
+        f"Written to {target.parent}. To run the program, in Python with torch alone:",
+        "",
+        "  import torch",
+        f"  network = torch.export.load({str(_with(target, SUFFIX))!r}).module()",
+        f"  scores = network(torch.zeros({example}{place}))",
+        "",
+        "A .pt2 file from someone else can run any code when it is loaded; a .safetensors cannot.",
+    )
+
+
+def _compare(
+    network: _Network,
+    again: nn.Module,
+    program: nn.Module,
+    number: int | None,
+    device: torch.device,
+) -> tuple[list[str], bool]:
+    """Return what the verification found, in lines, and whether all agree."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        torch.randn(size, *network.input_shape, generator=generator).to(device)
+        for size in (_BATCHES if number is None else (number,))
+    ]
+    found = {}
+    for name, other in (
+        ("the network itself, called again,", network.model),
+        ("the network rebuilt from .safetensors and .json", again),
+        ("the exported program", program),
+    ):
+        found[name] = max(differences(network.model, other, batches).items(), key=lambda x: x[1])
+        size, share = found[name]
+        if share > TOLERANCE:
+            return [
+                f"NOT verified: the outputs of {name} differ from those of the network by "
+                f"{share:.2g} of the largest output, at a batch of {size}; {TOLERANCE:g} may be "
+                "rounding."
+            ], False
+    listed = ", ".join(str(len(batch)) for batch in batches)
+    lines = [
+        f"Verified on random inputs, batches of {listed}. Largest difference of outputs, relative "
+        "to the largest output:"
+    ]
+    lines += [f"  {name}: {share:.2g}" for name, (_, share) in found.items()][1:]
+    ratios = {
+        len(batch): latency_ratio(network.model, program, batch)
+        for batch in batches
+        if number is not None or len(batch) in _TIMED
+    }
+    lines += [_latency_line(size, ratio) for size, ratio in ratios.items()]
+    if any(ratio.low > 1 + _MUCH for ratio in ratios.values()):
+        lines.append(_SLOWER)
+    return lines, True
+
+
+def _latency_line(size: int, ratio: LatencyRatio) -> str:
+    eager, program = (
+        format_quantity("latency", seconds) for seconds in (ratio.network, ratio.other)
+    )
+    return (
+        f"  latency of the program, batch {size}: {ratio.value:.2f} of the network's, interval "
+        f"{ratio.low:.2f}-{ratio.high:.2f} ({program}, {eager})"
+    )
+
+
+def _with(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # with_suffix would cut names that hold a dot.
+
+
+def _line(error: Exception) -> str:
+    """An error of PyTorch's, which lists every weight that does not fit, in one line."""
+    return " ".join(str(error).split())
+
+
+def _say(console: Console, *lines: str) -> None:
+    # Unwrapped: what is read by a program, or copied, stays in one line.
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
