@@ -1,23 +1,23 @@
 """Do several trainings side by side on one device get more done?
 
-    python benchmarks/throughput.py                  # about 5 minutes on 2 quiet cores
+    python benchmarks/throughput.py                  # about 10 minutes on 2 quiet cores
     python benchmarks/throughput.py --device cuda --workers 1,2,4,8
 
-Runs ``optuna-shape search --workers N`` on six shapes of residual networks on the digits, all of
-which it trains, so that the work is the same for every N. Time runs from the start of the first
-training to the end of the last, decisions included. Within each repeat the numbers of workers take
-turns; throughput is that repeat's time with the first number of workers over the time with N.
-``command`` is the time of the whole command, with the measuring and the start of the processes.
+Trains 24 residual networks on the digits in N processes, as ``optuna-shape search --workers N``
+does, but without its terminator: every shape is trained, so the work is the same for every N. Time
+runs from the start of the first training to the end of the last, decisions included. Within each
+repeat the numbers of workers take turns; throughput is that repeat's time with the first number of
+workers over the time with N. ``command`` also has the measuring and the start of the processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import multiprocessing
 import os
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,33 +28,56 @@ import optuna
 import tables
 from optuna.trial import TrialState
 
+from optuna_shape.cli._job import Job
+from optuna_shape.cli._workers import threads_of
+
 RESULTS = Path(__file__).parent / "results"
 _COLUMNS = ("device", "cores", "workers", "repeat", "trainings", "seconds", "command")
 
 
 def time_search(workers: int, device: str, epochs: int, threads: int) -> dict[str, object]:
-    """Run a search from nothing, and return a row of its times."""
+    """Train all shapes from nothing, and return a row of times."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", "from optuna_shape.cli import main; main()", "search"]
-        command += ["--depth", "2", "--width", "8-13", "--constraint", "size <= 1 GB"]
-        command += ["--epochs", str(epochs), "--device", device, "--max-noise", "100"]
-        command += ["--threads", str(threads), "--workers", str(workers), "--output", folder]
+        job = Job(
+            depth=(1, 2, 3),
+            width=tuple(range(8, 16)),
+            constraints=("size <= 1 GB",),
+            epochs=epochs,
+            device=device,
+            threads=threads_of(threads, workers),
+            max_noise=100.0,
+            output=Path(folder),
+        )
         start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        search = job.open()
+        search.problem.screen(search.study)
+        context = multiprocessing.get_context("spawn")
+        processes = [context.Process(target=_work, args=(job,)) for _ in range(workers)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
         whole = time.perf_counter() - start
-        study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder}/study.db")
-        trials = study.get_trials(states=[TrialState.COMPLETE])
+        trials = search.study.get_trials(states=[TrialState.COMPLETE])
+        if len(trials) != len(search.problem.space.shapes):
+            codes = [process.exitcode for process in processes]
+            raise SystemExit(f"{len(trials)} trainings of {workers} workers, which ended {codes}.")
         begins = [t.datetime_start for t in trials if t.datetime_start]
         ends = [t.datetime_complete for t in trials if t.datetime_complete]
         seconds = (max(ends) - min(begins)).total_seconds()
         return {"trainings": len(trials), "seconds": round(seconds, 2), "command": round(whole, 2)}
 
 
+def _work(job: Job) -> None:
+    search = job.open()
+    search.study.optimize(search.objective())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--workers", default="1,2,4", help="comma-separated")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that one may use")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS / "throughput.csv")

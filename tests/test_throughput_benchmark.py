@@ -21,7 +21,7 @@ def test_all_workers_do_the_same_work(tmp_path: Path) -> None:
     )
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["workers"], row["trainings"]) for row in rows] == [("1", "6"), ("2", "6")]
+    assert [(row["workers"], row["trainings"]) for row in rows] == [("1", "24"), ("2", "24")]
     assert all(0 < float(row["seconds"]) < float(row["command"]) for row in rows)
     assert "1 workers: 1.00 (1.00 to 1.00) times the throughput" in run.stdout
     assert out.with_suffix(".json").exists()

@@ -51,6 +51,7 @@ DEFAULT_CONSTRAINTS = (
 )
 # Of the epochs, what a network that has inherited is trained for; see benchmarks/transfer.py.
 _HEIRS_SHARE = 0.7
+_RECIPE = Recipe()
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
@@ -59,27 +60,27 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 class Job:
     """What was asked for, by the options of ``optuna-shape search``."""
 
-    family: str
-    family_options: tuple[str, ...]
-    data: str
-    data_root: Path | None
-    depth: tuple[int, ...] | None
-    width: tuple[int, ...] | None
-    goal: str
-    constraints: tuple[str, ...]
-    epochs: int
-    recipe: Recipe
-    transfer: bool
-    prune: bool
-    device: str
-    batch_size: int
-    threads: int
-    max_noise: float
-    watts: float | None
-    seed: int
-    output: Path
-    storage: str | None
-    study_name: str | None
+    family: str = "resnet"
+    family_options: tuple[str, ...] = ()
+    data: str = "digits"
+    data_root: Path | None = None
+    depth: tuple[int, ...] | None = None
+    width: tuple[int, ...] | None = None
+    goal: str = "accuracy"
+    constraints: tuple[str, ...] = ()
+    epochs: int = 10
+    recipe: Recipe = _RECIPE
+    transfer: bool = False
+    prune: bool = False
+    device: str = "auto"
+    batch_size: int = 32
+    threads: int = 1
+    max_noise: float = 0.1
+    watts: float | None = None
+    seed: int = 0
+    output: Path = Path("optuna-shape-output")
+    storage: str | None = None
+    study_name: str | None = None
 
     def open(self) -> Search:
         """Load the data, and open or create the study.

@@ -41,7 +41,7 @@ _RECIPE = options_of(Recipe)
 
 
 def search(
-    family: Family = "resnet",
+    family: Family = Job.family,
     family_option: FamilyOption = None,
     data: Annotated[
         str,
@@ -49,7 +49,7 @@ def search(
             help=f"Images to train on: {', '.join(DATASETS)}, a folder with a folder of images "
             "for each class, or a .npz file with images x and classes y."
         ),
-    ] = "digits",
+    ] = Job.data,
     data_root: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +61,7 @@ def search(
     ] = None,
     depth: Depth = None,
     width: Width = None,
-    goal: Annotated[str, typer.Option(help=f"What to improve: {', '.join(GOALS)}.")] = "accuracy",
+    goal: Annotated[str, typer.Option(help=f"What to improve: {', '.join(GOALS)}.")] = Job.goal,
     constraint: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +70,7 @@ def search(
             show_default=False,
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a full training.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a full training.")] = Job.epochs,
     recipe: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,29 +85,31 @@ def search(
             help="Let a network begin with what the nearest trained one knows, if it is near "
             "enough, and train it for fewer epochs."
         ),
-    ] = False,
+    ] = Job.transfer,
     prune: Annotated[
         bool,
         typer.Option(help="Cut trainings short that will almost surely not give the answer."),
-    ] = False,
-    device: Device = "auto",
-    batch_size: BatchSize = 32,
-    threads: Threads = 1,
+    ] = Job.prune,
+    device: Device = Job.device,
+    batch_size: BatchSize = Job.batch_size,
+    threads: Threads = Job.threads,
     workers: Annotated[
         int,
         typer.Option(
             min=1, help="Processes that train on the device side by side, and share its CPU cores."
         ),
     ] = 1,
-    max_noise: MaxNoise = 0.1,
+    max_noise: MaxNoise = Job.max_noise,
     watts: Watts = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the decisions and of the trainings.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the decisions and of the trainings.")
+    ] = Job.seed,
     output: Annotated[
         Path, typer.Option(help="Folder for the study and the trained networks.")
-    ] = Path("optuna-shape-output"),
+    ] = Job.output,
     storage: Annotated[
         str | None,
         typer.Option(help="Optuna storage, such as sqlite:///shapes.db; by default in --output."),
