@@ -24,10 +24,10 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import optuna
 import tables
 from optuna.trial import TrialState
 
+from optuna_shape.cli._common import quiet
 from optuna_shape.cli._job import Job
 from optuna_shape.cli._workers import threads_of
 
@@ -69,6 +69,7 @@ def time_search(workers: int, device: str, epochs: int, threads: int) -> dict[st
 
 
 def _work(job: Job) -> None:
+    quiet()
     search = job.open()
     search.study.optimize(search.objective())
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS / "throughput.csv")
     arguments = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet()
 
     counts = [int(text) for text in arguments.workers.split(",")]
     rows: list[dict[str, object]] = []
@@ -110,7 +111,8 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     command = shlex.join(["python", *sys.argv])
-    tables.write_provenance(arguments.out, tables.provenance(command=command))
+    what = tables.provenance(command=command, threads_in_all=arguments.threads)
+    tables.write_provenance(arguments.out, what)
 
 
 if __name__ == "__main__":
