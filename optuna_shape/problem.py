@@ -43,6 +43,7 @@ from optuna_shape.filters import require_feasible
 from optuna_shape.measure.counting import COUNTED
 from optuna_shape.measure.measurement import Meter
 from optuna_shape.records import ACCURACY
+from optuna_shape.records import DIVERGED
 from optuna_shape.records import INTERRUPTED
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import claimed_shape
@@ -492,7 +493,7 @@ class ShapeProblem:
             return measurer.measure(self.goal, [shape], None)[shape].value
         records = StudyRecords(trial.study)
         if math.isnan(value):
-            records.write_failure(trial._trial_id, "the training diverged: its accuracy is NaN")
+            records.write_failure(trial._trial_id, DIVERGED)
             return value
         try:
             self._check_accuracy(value, accuracy)

@@ -69,6 +69,7 @@ _STOP = "shape:stop"
 _CLAIM = "shape:claim"
 _FAILURE = "shape:failure"
 _CERTAINTY = "shape:certainty"
+_TRAINING = "shape:training"
 
 ACCURACY = "accuracy"
 REASON = "reason"
@@ -76,6 +77,7 @@ REASON = "reason"
 #: whose network taught it.
 PARENT, INHERITED, TEACHER = "parent", "inherited", "teacher"
 INTERRUPTED = "interrupted"
+DIVERGED = "the training diverged: its accuracy is NaN. A lower learning rate may help"
 
 #: Longest attribute that every storage and the dashboard take.
 _MAX_CHARACTERS = 2045
@@ -137,6 +139,9 @@ class History:
         losses: How often it failed for an unknown one: killed elsewhere, or an error of an
             objective that does not go through ``problem.objective``.
         spoilt: How often a deliberate second training of a shape gave no accuracy.
+        divergences: How often the training of a shape diverged; they are among the failures.
+        begun: Of shapes whose last training ended amid its epochs, other than by diverging, the
+            number of that trial. It may be gone on with.
     """
 
     trained: Mapping[int, float] = field(default_factory=dict)
@@ -148,6 +153,8 @@ class History:
     failures: Mapping[Shape, int] = field(default_factory=dict)
     losses: Mapping[Shape, int] = field(default_factory=dict)
     spoilt: Mapping[Shape, int] = field(default_factory=dict)
+    divergences: Mapping[Shape, int] = field(default_factory=dict)
+    begun: Mapping[Shape, int] = field(default_factory=dict)
 
     def trainings(self, shape: Shape) -> int:
         """How often a shape was trained in full, spoilt second trainings included."""
@@ -207,6 +214,14 @@ class StudyRecords:
 
     def write_problem(self, description: Mapping[str, Any]) -> None:
         self._write_json(_PROBLEM, description)
+
+    def training(self) -> dict[str, Any] | None:
+        """How networks are trained, where that was written; JSON."""
+        training: dict[str, Any] | None = self._read_json(_TRAINING)
+        return training
+
+    def write_training(self, training: Mapping[str, Any]) -> None:
+        self._write_json(_TRAINING, training)
 
     def seed(self) -> int:
         """The study's seed; 0 before a sampler has given it one."""
@@ -459,6 +474,8 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
     failures: dict[Shape, int] = defaultdict(int)
     losses: dict[Shape, int] = defaultdict(int)
     spoilt: dict[Shape, int] = defaultdict(int)
+    divergences: dict[Shape, int] = defaultdict(int)
+    ended: dict[Shape, tuple[int, bool]] = {}  # The last trial, and whether amid its epochs.
     trials = list(trials)
     timeout = _claim_timeout(trials)
     running, running_here = [], []
@@ -467,6 +484,11 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
         if shape is None:
             continue
         number, attributes, claim = trial.number, trial.system_attrs, _claim_of(trial)
+        reason = attributes.get(_FAILURE)
+        divergences[shape] += reason == DIVERGED
+        whole = trial.state == TrialState.COMPLETE or reason == DIVERGED
+        if whole or (trial.state.is_finished() and trial.intermediate_values):
+            ended[shape] = max(ended.get(shape, (-1, False)), (number, not whole))
         if trial.state == TrialState.COMPLETE and ACCURACY in trial.user_attrs:
             trained[number] = float(trial.user_attrs[ACCURACY])
             curves[number] = _finite(trial.intermediate_values)
@@ -477,12 +499,11 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
             if claim and claim["worker"] == _worker() and not own:
                 running_here.append(number)
         elif is_replicate(trial) and trial.state in (TrialState.PRUNED, TrialState.FAIL):
-            spoilt[shape] += attributes.get(_FAILURE) != INTERRUPTED
+            spoilt[shape] += reason != INTERRUPTED
             continue
         elif trial.state == TrialState.PRUNED and claim:
             cuts[number] = Cut(shape, _finite(trial.intermediate_values))
         elif trial.state == TrialState.FAIL:
-            reason = attributes.get(_FAILURE)
             if reason != INTERRUPTED:  # Which says nothing against the shape.
                 (losses if reason is None else failures)[shape] += 1
             continue
@@ -499,6 +520,8 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
         dict(failures),
         dict(losses),
         dict(spoilt),
+        {shape: count for shape, count in divergences.items() if count},
+        {shape: number for shape, (number, amid) in ended.items() if amid},
     )
 
 

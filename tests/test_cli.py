@@ -24,6 +24,7 @@ from optuna_shape import Shape
 from optuna_shape import ShapeTerminator
 from optuna_shape import TableMeter
 from optuna_shape.cli import EXIT_BAD_INPUT
+from optuna_shape.cli import EXIT_FAILED
 from optuna_shape.cli import EXIT_INTERRUPTED
 from optuna_shape.cli import EXIT_NO_ANSWER
 from optuna_shape.cli import app
@@ -236,9 +237,15 @@ def test_several_workers_share_a_search(tmp_path: Path) -> None:
     assert "Stopped:" in text
 
 
-def test_ctrl_c_ends_all_workers_and_keeps_what_they_have(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, True)]
+)
+def test_an_interruption_ends_all_workers_and_keeps_what_they_have(
+    number: signal.Signals, to_all: bool, tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", "from optuna_shape.cli import main; main()", "search"]
-    command += [*SMALL, "--epochs", "200", "--workers", "2", "--output", str(tmp_path)]
+    command += [*SMALL, "--constraint", "size <= 1 MB", "--epochs", "200"]
+    command += ["--workers", "2", "--output", str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -248,7 +255,10 @@ def test_ctrl_c_ends_all_workers_and_keeps_what_they_have(tmp_path: Path) -> Non
                 break
             time.sleep(0.2)
             assert process.poll() is None, process.communicate()
-        os.killpg(process.pid, signal.SIGINT)  # As a terminal does, to all processes.
+        if to_all:  # As a terminal does.
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         out, errors = process.communicate(timeout=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -561,10 +571,50 @@ def test_a_worker_that_dies_is_told(own: Path, tmp_path: Path) -> None:
     question = [*SMALL, "--family", "own_deadly:deadly", "--constraint", "size <= 1 GB"]
     code, text = run(*question, "--workers", "2", "--trials", "4", output=tmp_path)
     for number in range(2):
-        (log,) = tmp_path.glob(f"*/worker-{number}.log")
-        assert f"exit code 7: see {log}. Its trainings are kept." in text
-        assert "a last word" in log.read_text()
-    assert code == EXIT_NO_ANSWER
+        (log,) = tmp_path.glob(f"*/worker-*-{number}.log")
+        assert f"exit code 7. What it trained before is kept. {log}: a last word" in text
+    assert code == EXIT_FAILED
+
+
+def test_workers_that_all_fail_are_no_success(own: Path, tmp_path: Path) -> None:
+    (own / "own_deadly.py").write_text(DEADLY)
+    question = [*SMALL, "--family", "own_deadly:deadly", "--constraint", "size <= 1 GB"]
+    # Alone, a process of no command trains.
+    assert run(*question, "--trials", "1", output=tmp_path)[0] == 0
+    code, text = run(*question, "--workers", "2", "--trials", "2", output=tmp_path)
+    assert "a last word" in text
+    assert code == EXIT_FAILED
+
+
+@pytest.mark.parametrize("storage", ["sqlite://", "sqlite:///:memory:"])
+def test_workers_need_a_storage_that_they_share(storage: str, tmp_path: Path) -> None:
+    question = [*SMALL, "--constraint", "size <= 1 MB", "--storage", storage]
+    code, text = run(*question, "--workers", "2", output=tmp_path)
+    assert code == EXIT_BAD_INPUT
+    assert "sqlite:///shapes.db" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--seed", "1"], "seed is 0 there and 1 here"),
+        (["--transfer"], "transfer is False there and True here"),
+        (["--recipe", "head=llr"], "recipe head is 'softmax' there and 'llr' here"),
+    ],
+)
+def test_a_study_trains_all_its_networks_alike(
+    options: list[str], said: str, tmp_path: Path
+) -> None:
+    question = [*SMALL, "--constraint", "size <= 1 MB", "--study-name", "mine", "--trials", "1"]
+    assert run(*question, output=tmp_path)[0] == 0
+    code, text = run(*question, *options, output=tmp_path)
+    assert code == EXIT_BAD_INPUT
+    assert said in text
+    # By default it is another study.
+    question[question.index("--study-name") :] = ["--trials", "1"]
+    assert run(*question, output=tmp_path)[0] == 0
+    assert run(*question, *options, output=tmp_path)[0] == 0
+    assert len(studies(tmp_path)) == 3
 
 
 def test_a_search_among_networks_of_ones_own(own: Path, tmp_path: Path) -> None:

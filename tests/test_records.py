@@ -15,6 +15,8 @@ from optuna.trial import TrialState
 
 from optuna_shape import Measurement
 from optuna_shape import Shape
+from optuna_shape.records import DIVERGED
+from optuna_shape.records import INTERRUPTED
 from optuna_shape.records import Cut
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import read_history
@@ -137,6 +139,42 @@ def test_history_does_not_depend_on_the_order_of_trials(order: list[int]) -> Non
     assert history.accuracies == {Shape(d, 8): [d / 10] for d in (1, 2, 3)}
     assert history.cuts == {3: Cut(Shape(4, 8), {1: 0.5})}
     assert history.losses == {Shape(5, 8): 1}
+
+
+def test_what_ended_amid_its_epochs_may_be_gone_on_with() -> None:
+    study = optuna.create_study()
+    records = StudyRecords(study)
+
+    def end(state: TrialState, reason: str | None = None, epochs: int = 1) -> None:
+        trial = ask(study)
+        trial.suggest_int("depth", 1, 1)
+        trial.suggest_int("width", 8, 8)
+        for epoch in range(epochs):
+            trial.report(0.5, epoch)
+        if reason is not None:
+            records.write_failure(trial._trial_id, reason)
+        study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state)
+
+    def begun() -> int | None:
+        return records.history().begun.get(Shape(1, 8))
+
+    end(TrialState.FAIL, INTERRUPTED, epochs=0)
+    assert begun() is None
+    end(TrialState.FAIL, INTERRUPTED)
+    assert begun() == 1
+    end(TrialState.FAIL, "OutOfMemoryError")
+    assert begun() == 2
+    end(TrialState.PRUNED, epochs=0)  # As of a worker that came second.
+    assert begun() == 2
+    assert records.history().divergences == {}
+    end(TrialState.FAIL, DIVERGED)
+    assert begun() is None
+    assert records.history().divergences == {Shape(1, 8): 1}
+    assert records.history().failures == {Shape(1, 8): 2}
+    end(TrialState.PRUNED)
+    assert begun() == 5
+    end(TrialState.COMPLETE)
+    assert begun() is None
 
 
 def test_a_pruned_value_is_never_read_as_a_result() -> None:

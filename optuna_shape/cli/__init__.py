@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from optuna_shape.cli._common import EXIT_BAD_INPUT
+from optuna_shape.cli._common import EXIT_FAILED
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
 from optuna_shape.cli._common import EXIT_NOT_VERIFIED
@@ -16,6 +17,7 @@ from optuna_shape.cli._search import search
 
 __all__ = [
     "EXIT_BAD_INPUT",
+    "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_NOT_VERIFIED",
     "EXIT_NO_ANSWER",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
+from types import FrameType
 from typing import Annotated
 from typing import TypeVar
 
@@ -25,6 +27,7 @@ from optuna_shape.families import FAMILIES
 
 _T = TypeVar("_T")
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_NO_ANSWER = 3
 EXIT_NOT_VERIFIED = 4
@@ -112,6 +115,28 @@ def errors_in_a_line(console: Console) -> Iterator[None]:
         )
         no_answer = isinstance(error, NoisyMachine | NoFeasibleShape)
         raise typer.Exit(EXIT_NO_ANSWER if no_answer else EXIT_BAD_INPUT) from None
+
+
+@contextlib.contextmanager
+def ends_as_interrupts() -> Iterator[None]:
+    """Let what ends a process otherwise, from a scheduler or a closing terminal, act as Ctrl-C.
+
+    Whatever is under way is then kept, and others are told.
+    """
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        for number in numbers:  # Once is enough: ending takes its time.
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def integers(text: str | None, option: str) -> tuple[int, ...] | None:

@@ -6,15 +6,19 @@ import hashlib
 import json
 import logging
 import math
+import multiprocessing
 import re
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
+from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 
 from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.cli._space import check_network
@@ -52,6 +56,8 @@ DEFAULT_CONSTRAINTS = (
 # Of the epochs, what a network that has inherited is trained for; see benchmarks/transfer.py.
 _HEIRS_SHARE = 0.7
 _RECIPE = Recipe()
+# Seconds to wait for an SQLite file that others write to; its own default is 5.
+_SQLITE_TIMEOUT = 60
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
@@ -124,23 +130,34 @@ class Job:
         self.output.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
             study_name=name,
-            storage=self.storage or f"sqlite:///{self.output / 'study.db'}",
+            storage=_open_storage(self.storage or f"sqlite:///{self.output / 'study.db'}"),
             load_if_exists=True,
             direction=problem.direction,
             sampler=ShapeSampler(problem, seed=self.seed),
             pruner=ShapePruner(problem) if self.prune else optuna.pruners.NopPruner(),
         )
         _check_own_family(study, space)
+        _check_training(study, self._training(images))
         return Search(self, problem, study, images, self.output / name, device)
 
     def _study_name(self, problem: ShapeProblem, images: Data) -> str:
         """The same question finds its study again; another one gets its own."""
-        question = [problem.describe(), problem.fingerprint, images.name, images.digest]
-        training = [asdict(self.recipe), self.transfer]
-        text = json.dumps([*question, *training], sort_keys=True)
+        question = [problem.describe(), problem.fingerprint, self._training(images)]
+        text = json.dumps(question, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:6]
         space = re.sub(r"[^\w.]+", "-", problem.space.name).strip("-")  # It names a folder too.
         return f"{space}-{images.name}-{problem.goal}-{digest}"
+
+    def _training(self, images: Data) -> dict[str, Any]:
+        """What all trainings of a study have in common, as JSON."""
+        return {
+            "data": images.name,
+            # Of another split, a network may have seen what it is validated on.
+            "images": images.digest,
+            "recipe": asdict(self.recipe),
+            "transfer": self.transfer,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -210,24 +227,26 @@ class Search:
         known = {name: value for name in GOALS if (value := getattr(answer, name)) is not None}
         target = self.folder / "answer"
         properties = {**known, "test_accuracy": test}
-        save_checkpoint(target, model, self.problem.space, answer.shape, properties)
+        recipe = self.job.recipe
+        save_checkpoint(target, model, self.problem.space, answer.shape, properties, recipe=recipe)
         return target, test
 
     def _train(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
         shape, number = _shape(trial), self._attempt(trial)
         parent = trial.user_attrs.get(PARENT)
         recipe, epochs = self.job.recipe, self.job.epochs
-        name = f"progress-{shape.depth}x{shape.width}-{number}"
+        begun = name = f"progress-{shape.depth}x{shape.width}-{number}"
         if parent is not None:
             recipe, epochs = recipe.gentle, max(1, round(_HEIRS_SHARE * epochs))
             name += f"-from-{parent}"
 
         def report(epoch: int, accuracy: float) -> None:
+            _end_if_alone()
             trial.report(accuracy, epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned(trial.user_attrs.get(REASON, "cut short"))
 
-        return train(
+        accuracy = train(
             model,
             self.images,
             epochs=epochs,
@@ -237,12 +256,17 @@ class Search:
             recipe=recipe,
             progress=self.folder / f"{name}.safetensors",
         )
+        # Where its parent was lost meanwhile, it began anew.
+        for path in self.folder.glob(f"{begun}-from-*.safetensors"):
+            path.unlink(missing_ok=True)
+        (self.folder / f"{begun}.safetensors").unlink(missing_ok=True)
+        return accuracy
 
     def _train_and_keep(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
         accuracy = self._train(model, trial)
         if not math.isnan(accuracy):
-            path = self._checkpoint(trial.number)
-            save_checkpoint(path, model, self.problem.space, _shape(trial), {})
+            path, recipe = self._checkpoint(trial.number), self.job.recipe
+            save_checkpoint(path, model, self.problem.space, _shape(trial), {}, recipe=recipe)
         return accuracy
 
     def _seed(self, trial: optuna.Trial) -> int:
@@ -251,8 +275,8 @@ class Search:
 
     def _attempt(self, trial: optuna.Trial) -> int:
         history, shape = StudyRecords(trial.study).history(), _shape(trial)
-        # What diverged once would again; what was cut short or interrupted goes on.
-        return history.trainings(shape) + history.failures.get(shape, 0)
+        # What diverged once would again; what ended otherwise goes on.
+        return history.trainings(shape) + history.divergences.get(shape, 0)
 
     def _checkpoint(self, number: int) -> Path:
         return self.folder / f"trial-{number}"
@@ -260,6 +284,53 @@ class Search:
 
 def _shape(trial: optuna.Trial) -> Shape:
     return Shape(trial.params["depth"], trial.params["width"])
+
+
+def _end_if_alone() -> None:
+    """Nobody waits for a worker whose command was killed.
+
+    Raises:
+        KeyboardInterrupt: This process is a worker of a command that has ended.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise KeyboardInterrupt
+
+
+def _open_storage(url: str) -> BaseStorage | str:
+    if not url.startswith("sqlite"):
+        return url
+    # Many workers write at once, and one of them has the file at a time.
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_TIMEOUT}})
+
+
+def _check_training(study: optuna.Study, training: dict[str, Any]) -> None:
+    """Refuse a study whose networks are trained otherwise; a new one writes down how.
+
+    Raises:
+        StudyMismatch: Accuracies would not compare.
+    """
+    records = StudyRecords(study)
+    stored = records.training()
+    if stored is None:
+        records.write_training(training)
+        return
+    theirs, ours = _flat(stored), _flat(training)
+    differences = [
+        f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name)
+    ]
+    if differences:
+        raise StudyMismatch(
+            f"The study {study.study_name!r} trains otherwise: {'; '.join(differences)}. Use the "
+            "options that it was begun with, or another --study-name."
+        )
+
+
+def _flat(training: dict[str, Any]) -> dict[str, Any]:
+    recipe = {f"recipe {name}": value for name, value in training["recipe"].items()}
+    return {**{name: value for name, value in training.items() if name != "recipe"}, **recipe}
 
 
 def _check_own_family(study: optuna.Study, space: DesignSpace) -> None:

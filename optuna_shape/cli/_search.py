@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from optuna_shape.cli._common import EXIT_FAILED
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
 from optuna_shape.cli._common import LIMITS
@@ -22,6 +23,7 @@ from optuna_shape.cli._common import MaxNoise
 from optuna_shape.cli._common import Threads
 from optuna_shape.cli._common import Watts
 from optuna_shape.cli._common import Width
+from optuna_shape.cli._common import ends_as_interrupts
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import integers
 from optuna_shape.cli._common import make_console
@@ -163,7 +165,7 @@ def _run(console: Console, search: Search, workers: int, trials: int | None) -> 
     if StudyRecords(study).stop() is None:
         codes: dict[Path, int] = {}
         try:
-            with display.live():
+            with ends_as_interrupts(), display.live():
                 if workers == 1:
                     search.optimize(trials)
                 else:
@@ -173,12 +175,9 @@ def _run(console: Console, search: Search, workers: int, trials: int | None) -> 
             raise typer.Exit(EXIT_INTERRUPTED) from None
         for log, code in codes.items():
             if code:
-                console.print(
-                    f"A worker ended with exit code {code}: see {log}. Its trainings are kept.",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
+                display.worker_failed(log, code)
+        if codes and all(codes.values()):
+            raise typer.Exit(EXIT_FAILED)
     display.stop()
     answer = problem.best(study)
     if answer is None:

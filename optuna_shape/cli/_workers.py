@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
@@ -11,23 +13,26 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 
-import optuna
 import torch
-from optuna.trial import FrozenTrial
+from optuna.storages import InMemoryStorage
 
 from optuna_shape.cli._common import EXIT_INTERRUPTED
+from optuna_shape.cli._common import ends_as_interrupts
 from optuna_shape.cli._common import quiet
 from optuna_shape.cli._job import Job
 from optuna_shape.cli._job import Search
+from optuna_shape.errors import InvalidProblem
+
+# Seconds that a worker may take to end when it is asked to.
+_PATIENCE = 30.0
 
 
 def run_workers(search: Search, workers: int, trials: int | None) -> dict[Path, int]:
     """Train in processes of their own until the search is over.
 
-    Each opens the study for itself; what they share is the storage. CPU threads are divided among
-    them, so that together they have no more than there are cores.
+    Each opens the study for itself; what they share is the storage. The cores are divided among
+    them, but each has at least one thread: more workers than cores take turns on them.
 
     Args:
         search:
@@ -42,14 +47,26 @@ def run_workers(search: Search, workers: int, trials: int | None) -> dict[Path, 
         as it should.
 
     Raises:
+        InvalidProblem: The storage is one that processes cannot share.
         KeyboardInterrupt: On Ctrl-C, after they have ended.
     """
+    if isinstance(search.study._storage, InMemoryStorage) or _in_memory(search.job.storage):
+        raise InvalidProblem(
+            f"--workers {workers} need a storage that processes share, and {search.job.storage} "
+            "is in the memory of one. Leave --storage out, or name a file: sqlite:///shapes.db."
+        )
     shares = [None if trials is None else len(range(i, trials, workers)) for i in range(workers)]
-    logs = [search.folder / f"worker-{i}.log" for i in range(workers)]
+    # Another command may work in the same folder.
+    logs = [search.folder / f"worker-{os.getpid()}-{i}.log" for i in range(workers)]
     search.folder.mkdir(parents=True, exist_ok=True)
+    # They find this very study, or say why it is not theirs.
+    job = dataclasses.replace(search.job, study_name=search.study.study_name)
+    # What this process measured with is theirs to train with.
+    gc.collect()
+    torch.cuda.empty_cache()
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork.
     processes = [
-        context.Process(target=_work, args=(search.job, share, workers, log))
+        context.Process(target=_work, args=(job, share, workers, log))
         for log, share in zip(logs, shares)
         if share != 0
     ]
@@ -81,28 +98,21 @@ def threads_of(threads: int, workers: int) -> int:
 def _work(job: Job, trials: int | None, workers: int, log: Path) -> None:
     # On the terminal it would tear the display. By descriptor, as libraries in C write there too.
     with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-    # As Ctrl-C in a single process: the training at hand is kept and marked as interrupted.
-    signal.signal(signal.SIGTERM, _interrupt)
     quiet()
     try:
-        search = job.open()
-        torch.set_num_threads(threads_of(job.threads, workers))
-        search.optimize(trials, [_stop_if_alone])
+        # As Ctrl-C in a single process: the training at hand is kept and marked as interrupted.
+        with ends_as_interrupts():
+            search = job.open()
+            torch.set_num_threads(threads_of(job.threads, workers))
+            search.optimize(trials)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _stop_if_alone(study: optuna.Study, _: FrozenTrial) -> None:
-    """A callback: nobody waits for a worker whose command was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        study.stop()
+def _in_memory(storage: str | None) -> bool:
+    return storage is not None and (storage == "sqlite://" or ":memory:" in storage)
 
 
 @contextmanager
@@ -121,4 +131,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
         for process in started:
             process.terminate()
         for process in started:
-            process.join()
+            process.join(_PATIENCE)
+            if process.is_alive():  # Stuck in something that no signal reaches.
+                process.kill()
+                process.join()

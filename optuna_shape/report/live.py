@@ -38,6 +38,7 @@ from optuna_shape.filters import Screening
 from optuna_shape.problem import Answer
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
+from optuna_shape.records import PARENT
 from optuna_shape.records import REASON
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import claimed_shape
@@ -170,8 +171,23 @@ class SearchDisplay:
             self._say(f"The network is saved as {checkpoint}.safetensors, with a .json beside it.")
 
     def no_answer(self) -> None:
-        """Say that no trained shape meets every constraint."""
-        self._say("No trained shape meets every constraint.")
+        """Say that no trained shape meets every constraint, or that none could be trained."""
+        records = StudyRecords(self._study)
+        failed = [trial for trial in records.trials() if trial.state == TrialState.FAIL]
+        if failed and not records.history().trained:
+            reason = failed[-1].user_attrs.get(REASON, "for an unknown reason")
+            self._say(f"No training succeeded, and {len(failed)} failed. The last: {reason}.")
+        else:
+            self._say("No trained shape meets every constraint.")
+
+    def worker_failed(self, log: Path, code: int) -> None:
+        """Say that a worker has ended with an error, of which its log has the last word."""
+        self._say(f"A worker ended with exit code {code}. What it trained before is kept. {log}:")
+        try:
+            lines = log.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        self._say(f"  {lines[-1] if lines else '(nothing)'}")
 
     def interrupted(self, command: str) -> None:
         """Say how to go on after Ctrl-C."""
@@ -226,11 +242,13 @@ class SearchDisplay:
 
     def _progress(self, trial: FrozenTrial) -> tuple[str, str]:
         epoch, total = len(trial.intermediate_values), self._problem.epochs
+        if PARENT in trial.user_attrs:
+            total = None  # Such are trained for as long as their training loop likes.
         accuracy = trial.user_attrs.get(ACCURACY)
         if accuracy is None and trial.intermediate_values:
             accuracy = trial.intermediate_values[max(trial.intermediate_values)]
         shown = "" if accuracy is None or math.isnan(accuracy) else f"{accuracy * 100:.1f} %"
-        return (f"{epoch}/{total}" if total else ""), shown
+        return (f"{epoch}/{total}" if total else str(epoch or "")), shown
 
 
 @contextlib.contextmanager

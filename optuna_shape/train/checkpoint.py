@@ -13,6 +13,7 @@ import os
 import platform
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import ShapeError
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
+from optuna_shape.train.recipe import Recipe
 
 _FORMAT = 1
 _WEIGHTS = ".safetensors"
@@ -44,12 +46,15 @@ class CheckpointInfo:
         shape: Shape of the network.
         properties: What was measured of it, in SI units; accuracies are fractions.
         versions: Python and packages that saved it.
+        recipe: The settings of the :class:`~optuna_shape.train.recipe.Recipe` it was trained by,
+            whose ``head`` says what the outputs mean; None if that was not said.
     """
 
     family: dict[str, Any] | None
     shape: Shape
     properties: dict[str, float]
     versions: dict[str, str]
+    recipe: dict[str, Any] | None
 
 
 def save_checkpoint(
@@ -58,6 +63,8 @@ def save_checkpoint(
     space: DesignSpace,
     shape: tuple[int, int],
     properties: Mapping[str, float],
+    *,
+    recipe: Recipe | None = None,
 ) -> None:
     """Write a network to ``path`` with ``.safetensors`` and ``.json`` appended.
 
@@ -76,6 +83,8 @@ def save_checkpoint(
             Shape of the network.
         properties:
             What is known of it, in SI units, such as ``{"accuracy": 0.91, "latency": 0.0012}``.
+        recipe:
+            How it was trained, if by our trainer.
 
     Raises:
         InvalidCheckpoint: A property is no finite number.
@@ -87,6 +96,7 @@ def save_checkpoint(
             "family": families.describe(space),
             "shape": list(Shape(*shape)),
             "properties": dict(properties),
+            "recipe": None if recipe is None else asdict(recipe),
             "versions": {
                 "python": platform.python_version(),
                 "optuna_shape": version("optuna_shape"),
@@ -132,11 +142,13 @@ def load_checkpoint(
                 f"format {_FORMAT}. Install the version that wrote it: {info.get('versions')}."
             )
         digest = info["weights_sha256"]
+        recipe = info.get("recipe")  # Files of before it was kept have none.
         result = CheckpointInfo(
             family=None if info["family"] is None else dict(info["family"]),
             shape=Shape(*info["shape"]),
             properties=dict(info["properties"]),
             versions=dict(info["versions"]),
+            recipe=None if recipe is None else dict(recipe),
         )
         if space is None:
             if result.family is None:

@@ -27,7 +27,8 @@ from optuna_shape.train.checkpoint import write_whole
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
-_FORMAT = 1
+# Format 1 had the parameters of some networks in another order.
+_FORMAT = 2
 # Keys of the file's metadata, whose values are strings.
 _INFO, _DIGEST = "progress", "sha256"
 # Names of the tensors, or how they begin.
@@ -186,9 +187,9 @@ def _read(path: Path, identity: Mapping[str, Any]) -> tuple[list[float], dict[st
         )
     theirs = info["identity"]
     differences = [
-        f"{key} is {theirs.get(key)!r} there and {value!r} here"
-        for key, value in identity.items()
-        if theirs.get(key) != value
+        f"{key} is {theirs.get(key)!r} there and {identity.get(key)!r} here"
+        for key in {**identity, **theirs}  # Either may have a teacher that the other has not.
+        if theirs.get(key) != identity.get(key)
     ]
     if differences:
         raise InvalidCheckpoint(f"it is of another training: {'; '.join(differences)}.")

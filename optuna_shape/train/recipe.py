@@ -24,11 +24,14 @@ class Recipe:
             usual settings are those of :meth:`usual`.
         batch_size: Images per step.
         learning_rate: The highest learning rate.
-        weight_decay: Decay of weights; biases and normalisations have none.
+        weight_decay: Decay of the weights of linear layers, convolutions and attention. All else
+            has none, such as biases, normalisations, and embeddings.
         group_decay: Structural regularisation: the weights of each output channel (a filter, a
             neuron) are a group whose length shrinks in each step by this times the learning rate
             times the root of its number of weights, down to exactly zero. It is the proximal step
-            of the group lasso [Yuan2006]_, [Wen2016]_. The last layer has none.
+            of the group lasso [Yuan2006]_, [Wen2016]_. It acts on what ``weight_decay`` acts on,
+            but for the last layer: the linear layer or convolution that is registered last in the
+            network. Of a transposed convolution, input channels are the groups.
         warmup: Fraction of all steps in which the learning rate rises. Deep networks want it long.
         label_smoothing: Share of the target that goes to all classes alike.
         head: What the outputs mean, a key of :data:`~optuna_shape.train.heads.HEADS`.
@@ -96,18 +99,20 @@ class Recipe:
 
         return [self.learning_rate * factor(step) for step in range(steps)]
 
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer of a network's parameters, on the device they will be trained on.
+    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of a network, which is on the device it will be trained on.
 
-        The first of its two groups holds the weights, the second all that has no decay.
+        The first of its two groups holds the weights that decay, the second all other parameters,
+        either in the order of the network's parameters.
         """
-        weights: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for parameter in parameters:
-            (weights if parameter.ndim > 1 else others).append(parameter)
+        weights = _decayed_weights(network)
+        decayed = set(weights)
         groups = [
             {"params": weights, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {
+                "params": [p for p in network.parameters() if p not in decayed],
+                "weight_decay": 0.0,
+            },
         ]
         # Fused: one kernel for all parameters, not several for each.
         if self.optimizer == "sgd":
@@ -122,6 +127,41 @@ _USUAL: dict[str, dict[str, object]] = {
     "adamw": {},
     "sgd": {"learning_rate": 0.05, "weight_decay": 5e-4},
 }
+
+
+# Layers whose weights are rows of channels. Attention has such rows beside those of its layers.
+_LAYERS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+def _decayed_weights(network: nn.Module) -> list[nn.Parameter]:
+    """See :attr:`Recipe.weight_decay`; in the order of the network's parameters."""
+    weights = {
+        parameter
+        for module in network.modules()
+        if isinstance(module, (*_LAYERS, nn.MultiheadAttention))
+        for name, parameter in module.named_parameters(recurse=False)
+        if name.endswith("weight")
+    }
+    return [parameter for parameter in network.parameters() if parameter in weights]
+
+
+def grouped_weights(network: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that group decay shrinks, see :attr:`Recipe.group_decay`.
+
+    Without the last layer, whose rows are classes. That is the linear layer or convolution that
+    was registered last: a network does not say in which order it runs its layers.
+    """
+    layers = [module.weight for module in network.modules() if isinstance(module, _LAYERS)]
+    last = set(layers[-1:])
+    return [weight for weight in _decayed_weights(network) if weight not in last]
 
 
 @torch.no_grad()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import threading
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -20,7 +24,10 @@ from optuna_shape.train.heads import HEADS
 from optuna_shape.train.progress import Progress
 from optuna_shape.train.progress import describe_network
 from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.recipe import grouped_weights
 from optuna_shape.train.recipe import shrink_groups
+
+_logger = logging.getLogger(f"optuna.{__name__}")
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,15 @@ def train(
 ) -> float:
     """Train a network in place and return its accuracy on the validation set.
 
-    The same initial weights, data and seed give the same result on the same machine. The initial
-    weights are the caller's, and so are layers that draw from torch's global generator. A training
-    that goes on from its ``progress`` gives the result of one that was never ended.
+    On a CPU, the same initial weights, data and seed give the same result to the bit, on the same
+    machine with as many threads, and a training that goes on from its ``progress`` gives the
+    result of one that was never ended. The initial weights are the caller's, and so are layers
+    that draw from torch's global generator. On a GPU, results may differ: the training has cuDNN
+    take deterministic algorithms and choose none by its speed, settings of the whole process that
+    are put back afterwards, but other kernels may add in another order.
 
-    On a GPU that multiplies in bfloat16, the training does; validation is in the precision of the
-    network, which is also what is measured.
+    On a GPU that multiplies in bfloat16, the training does, and takes the loss in 32 bits;
+    validation is in the precision of the network, which is also what is measured.
 
     Args:
         model:
@@ -108,7 +118,8 @@ def train(
 
     Returns:
         The validation accuracy after the last epoch, a fraction in [0, 1]. NaN if the training
-        diverged: then it ends in that epoch, without reporting it.
+        diverged, so that a loss or an output for a validation image is not finite: then it ends in
+        that epoch, without reporting it, and logs a warning.
 
     Raises:
         InvalidProblem: There is no epoch to train for.
@@ -122,7 +133,7 @@ def train(
     train_x, train_y = _held(data.train_x, device), data.train_y.to(device)
     validation_x, validation_y = _held(data.validation_x, device), data.validation_y.to(device)
 
-    optimizer = recipe.make_optimizer(model.parameters())
+    optimizer = recipe.make_optimizer(model)
     steps = max(1, len(train_x) * data.passes // recipe.batch_size)
     rates = recipe.learning_rates(steps * epochs)
     tell_progress = getattr(model, "set_progress", None)
@@ -133,27 +144,34 @@ def train(
     if report is not None:
         for epoch, accuracy in enumerate(curve, start=1):
             report(epoch, accuracy)
-    for epoch in range(len(curve) + 1, epochs + 1):
-        if callable(tell_progress):
-            tell_progress((epoch - 1) / epochs)
-        loss = _train_epoch(
-            model,
-            optimizer,
-            (train_x, train_y),
-            data,
-            generator,
-            rates[(epoch - 1) * steps : epoch * steps],
-            loss_of,
-            recipe.group_decay,
-        )
-        if not math.isfinite(loss):
-            kept.discard()
-            return math.nan
-        curve.append(evaluate(model, validation_x, validation_y))
-        if epoch < epochs:
-            kept.keep(curve)  # Before the report, which may end the training.
-        if report is not None:
-            report(epoch, curve[-1])
+    with _repeatable(device):
+        for epoch in range(len(curve) + 1, epochs + 1):
+            if callable(tell_progress):
+                tell_progress((epoch - 1) / epochs)
+            loss = _train_epoch(
+                model,
+                optimizer,
+                (train_x, train_y),
+                data,
+                generator,
+                rates[(epoch - 1) * steps : epoch * steps],
+                loss_of,
+                recipe.group_decay,
+            )
+            right, finite = _count(model, validation_x, validation_y)
+            if not (finite and math.isfinite(loss)):
+                kept.discard()
+                _logger.warning(
+                    f"The training diverged in epoch {epoch}: after learning rates up to "
+                    f"{max(rates[: epoch * steps]):g}, its losses or outputs are not finite. "
+                    f"Lower the learning rate of the recipe, {recipe.learning_rate:g}."
+                )
+                return math.nan
+            curve.append(right / len(validation_y))
+            if epoch < epochs:
+                kept.keep(curve)  # Before the report, which may end the training.
+            if report is not None:
+                report(epoch, curve[-1])
     kept.discard()
     return curve[-1]
 
@@ -173,13 +191,23 @@ def evaluate(
         batch_size:
             Inputs per call. It limits the memory and has no effect on the result otherwise.
     """
+    right, _ = _count(model, x, y, batch_size)
+    return right / len(y)
+
+
+@torch.inference_mode()
+def _count(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size: int = 400
+) -> tuple[int, bool]:
+    """Of how many inputs the network tells the class, and whether all its outputs are finite."""
     model.eval()
-    with torch.inference_mode():
-        right = sum(
-            (model(inputs.to(y.device)).argmax(dim=1) == classes).sum()
-            for inputs, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size))
-        )
-    return int(right) / len(y)
+    right = torch.zeros((), dtype=torch.int64, device=y.device)
+    finite = torch.ones((), dtype=torch.bool, device=y.device)
+    for inputs, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size)):
+        outputs = model(inputs.to(y.device))
+        right += (outputs.argmax(dim=1) == classes).sum()
+        finite &= outputs.isfinite().all()
+    return int(right), bool(finite)  # Asked once, not to wait for a GPU each batch.
 
 
 def _train_epoch(
@@ -222,8 +250,7 @@ def _train_epoch(
     order = torch.cat(
         [torch.randperm(len(x), generator=generator, device=y.device) for _ in range(data.passes)]
     )
-    # All but those of the last layer, whose rows are classes.
-    weights = optimizer.param_groups[0]["params"][:-1]
+    grouped = grouped_weights(model)
     # Batches of nearly equal size: a last one of a single image would break normalisation.
     for rate, batch in zip(rates, order.tensor_split(len(rates))):
         for group in optimizer.param_groups:
@@ -232,20 +259,45 @@ def _train_epoch(
         if data.augment is not None:
             inputs = data.augment(inputs, generator)
         with _precision(y.device):
-            loss = loss_of(inputs, model(inputs), y[batch])
+            loss = loss_of(inputs, model(inputs).float(), y[batch])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         if group_decay:
-            shrink_groups(weights, rate * group_decay)
+            shrink_groups(grouped, rate * group_decay)
         losses += loss.detach()
     return float(losses)  # Asked once per epoch, not to wait for a GPU each step.
 
 
 def _precision(device: torch.device) -> torch.autocast:
     """Multiply in bfloat16 where a GPU is made for it; weights and sums stay in 32 bits."""
-    supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    # Of this device: torch.cuda.is_bf16_supported asks for the current one.
+    supported = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.autocast(device.type, torch.bfloat16, enabled=supported)
+
+
+_flags_lock = threading.Lock()
+_flags_before: list[tuple[bool, bool]] = []
+
+
+@contextlib.contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Have cuDNN take deterministic algorithms, and choose none by its speed."""
+    if device.type != "cuda":
+        yield
+        return
+    # Not torch.backends.cudnn.flags, which sets everything else to its defaults, and cuDNN off.
+    cudnn = torch.backends.cudnn
+    with _flags_lock:
+        _flags_before.append((cudnn.deterministic, cudnn.benchmark))
+        cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        # The flags are the process's. Of trainings in several threads, in whatever order they
+        # end, the last one puts back what was there before the first.
+        with _flags_lock:
+            cudnn.deterministic, cudnn.benchmark = _flags_before.pop()
 
 
 def _held(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -268,7 +320,7 @@ def _loss(recipe: Recipe, teacher: Teacher | None, device: torch.device) -> _Los
 
     def taught(inputs: torch.Tensor, outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            opinion = network(inputs)
+            opinion = network(inputs).float()
         # Gradients of the divergence shrink with the square of the temperature.
         soft = weight * temperature**2 * head.divergence(outputs, opinion, temperature)
         return (1 - weight) * of_classes(inputs, outputs, classes) + soft

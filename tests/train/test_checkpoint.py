@@ -20,6 +20,7 @@ from optuna_shape.families import mlp
 from optuna_shape.families import resnet
 from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
+from optuna_shape.train.recipe import Recipe
 
 SPACE = resnet([1, 2], [3, 4], input_shape=(2, 6, 6), classes=3, variant="wide")
 SHAPE = Shape(2, 3)
@@ -66,6 +67,18 @@ def test_a_network_comes_back_to_the_bit(saved: Path) -> None:
     assert info.versions["torch"] == torch.__version__
 
 
+@pytest.mark.parametrize("recipe", [None, Recipe.usual("sgd", head="llr", batch_size=7)], ids=str)
+def test_the_recipe_comes_back(recipe: Recipe | None, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a", trained(), SPACE, SHAPE, PROPERTIES, recipe=recipe)
+    kept = load_checkpoint(tmp_path / "a")[1].recipe
+    assert (None if kept is None else Recipe(**kept)) == recipe
+
+
+def test_a_file_of_before_recipes_were_kept_loads(saved: Path) -> None:
+    edit(saved, lambda info: info.pop("recipe"))
+    assert load_checkpoint(saved)[1].recipe is None
+
+
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 def test_either_file_names_the_checkpoint(saved: Path, suffix: str) -> None:
     assert load_checkpoint(f"{saved}{suffix}")[1].shape == SHAPE
@@ -109,6 +122,7 @@ def test_a_malformed_description_is_refused(saved: Path, text: str) -> None:
         lambda info: info.pop("weights_sha256"),
         lambda info: info.update(family=3),
         lambda info: info.update(properties=3),
+        lambda info: info.update(recipe=3),
         lambda info: info.update(shape=[2]),
         lambda info: info.update(shape=[2, 0]),
         lambda info: info.update(shape=["2", "3"]),

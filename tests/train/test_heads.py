@@ -97,8 +97,36 @@ def test_gradients_of_extreme_outputs_are_finite(name: str, scale: float) -> Non
     assert outputs.grad.isfinite().all()
 
 
-def test_both_heads_fit_any_network() -> None:
-    model = mlp([1], [4], input_shape=(6,), classes=4).build(Shape(1, 4))
-    outputs = model(torch.randn(50, 6))
-    for head in HEADS.values():
-        assert head.loss(outputs, CLASSES, 0.0).ndim == 0
+@pytest.mark.parametrize("name", HEADS)
+def test_a_network_trained_by_a_head_keeps_its_promises(name: str) -> None:
+    """Of four normal classes at the corners of a square."""
+    generator = torch.Generator().manual_seed(2)
+    classes = torch.randint(0, 4, (400,), generator=generator)
+    corners = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    x = 2 * corners[classes] + torch.randn(400, 2, generator=generator)
+    torch.manual_seed(0)
+    model = mlp([1], [8], input_shape=(2,), classes=4).build(Shape(1, 8))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = HEADS[name].loss(model(x), classes, 0.0)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    with torch.no_grad():
+        outputs = model(x).double()  # In 32 bits, some probabilities round to 1.
+    probabilities = HEADS[name].probabilities(outputs)
+    told = probabilities.argmax(dim=1)
+    assert torch.equal(told, outputs.argmax(dim=1))
+    assert (told == classes).double().mean() > 0.9
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    # They are probabilities: the class told is right as often as it is said to be.
+    top = probabilities.max(dim=1).values.mean().item()
+    assert top == pytest.approx((told == classes).double().mean().item(), abs=0.05)
+    sums = probabilities.sum(dim=1)
+    if name == "softmax":
+        torch.testing.assert_close(sums, torch.ones(400, dtype=torch.double))
+    else:
+        assert (sums - 1).abs().max() > 0.01, "each class is judged by itself"

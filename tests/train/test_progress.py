@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import math
 import os
 import re
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from optuna_shape.families import resnet
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import digits
 from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.trainer import Teacher
 from optuna_shape.train.trainer import train
 
 IMAGES: dict[str, Any] = {"input_shape": (1, 12, 12), "classes": 10}
@@ -107,17 +106,6 @@ def interrupt(
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "progress.safetensors"
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """The warnings of a test, as they are logged."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logger, handler, messages = logging.getLogger("optuna"), logging.Handler(), list[str]()
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +200,7 @@ def test_the_file_says_what_it_holds_and_pickles_nothing(path: Path) -> None:
         metadata = file.metadata()
         kinds = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
     assert kinds == {"model", "optimizer", "random"}
-    assert '"format": 1, "epoch": 2' in metadata["progress"]
+    assert '"format": 2, "epoch": 2' in metadata["progress"]
     assert str([value for _, value in uninterrupted("resnet").reports[:2]]) in metadata["progress"]
     assert path.name == "progress.safetensors"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -272,6 +260,10 @@ def test_from_a_damaged_file_a_training_starts_anew(
         ({"validation_x": 200, "validation_y": 200}, "labels is .* there"),
         ({"train_y": -128}, "labels is '.*' there"),
         ({"space": mlp([1], [12], **IMAGES)}, "network is '.*' there"),
+        (
+            {"teacher": Teacher(build(SPACES["mlp"]), 0.3)},
+            r"teacher is \[0.3, 2.0\] there and None",
+        ),
     ],
 )
 def test_the_file_of_another_training_is_not_gone_on_from(
@@ -279,7 +271,8 @@ def test_the_file_of_another_training_is_not_gone_on_from(
 ) -> None:
     data, other = few_digits(), dict(change)
     space = other.pop("space", SPACES["mlp"])
-    options = {name: other.pop(name) for name in ("seed", "epochs", "recipe") if name in other}
+    names = ("seed", "epochs", "recipe", "teacher")
+    options = {name: other.pop(name) for name in names if name in other}
     for name in ("validation_x", "validation_y"):
         if name in other:
             other[name] = getattr(data, name)[: other[name]]
@@ -291,14 +284,24 @@ def test_the_file_of_another_training_is_not_gone_on_from(
     assert re.search(f"it is of another training: .*{said}", warnings[0])
 
 
+def test_with_a_teacher_a_training_does_not_go_on_from_one_without(
+    path: Path, warnings: list[str]
+) -> None:
+    interrupt(SPACES["mlp"], path)
+    teacher = Teacher(build(SPACES["mlp"]))
+    taught = Run(SPACES["mlp"], path, teacher=teacher)
+    assert taught == Run(SPACES["mlp"], teacher=teacher) != uninterrupted("mlp")
+    assert "of another training: teacher is None there and [0.5, 2.0] here" in warnings[0]
+
+
 def test_a_file_of_another_format_is_not_gone_on_from(
     path: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optuna_shape.train.progress._FORMAT", 2)
+    monkeypatch.setattr("optuna_shape.train.progress._FORMAT", 1)
     interrupt(SPACES["mlp"], path)
     monkeypatch.undo()
     assert Run(SPACES["mlp"], path) == uninterrupted("mlp")
-    assert "format 2, and this version of optuna_shape reads format 1" in warnings[0]
+    assert "format 1, and this version of optuna_shape reads format 2" in warnings[0]
 
 
 def test_a_training_that_cannot_keep_its_progress_goes_on(
@@ -321,7 +324,7 @@ def test_a_folder_in_place_of_the_file_does_not_end_a_training(
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_training_that_diverges_leaves_no_file(path: Path) -> None:
+def test_a_training_that_diverges_leaves_no_file(path: Path, warnings: list[str]) -> None:
     model = build(SPACES["mlp"])
 
     @torch.no_grad()
@@ -333,6 +336,8 @@ def test_a_training_that_diverges_leaves_no_file(path: Path) -> None:
         train(model, few_digits(), epochs=EPOCHS, seed=3, report=report, progress=path)
     )
     assert not path.exists()
+    assert len(warnings) == 1
+    assert "The training diverged in epoch 2" in warnings[0]
 
 
 def test_tied_weights_are_kept_too(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -381,6 +382,26 @@ def test_failed_and_cut_trainings_hand_nothing_on() -> None:
 
     study = search(fit, [(1, 4), (1, 8), (2, 4), (2, 8), (3, 16)])
     assert attributes(study, PARENT) == [None, None, None, None, 3]
+
+
+def test_a_training_that_was_interrupted_goes_on_as_it_began() -> None:
+    problem = ShapeProblem(SPACE, "accuracy")
+    study = optuna.create_study(direction=problem.direction)
+
+    def fit(_: nn.Module, trial: optuna.Trial) -> float:
+        trial.report(0.5, 1)
+        if trial.number in (0, 3):
+            raise KeyboardInterrupt
+        return 0.5
+
+    loop = problem.objective(transferred(fit))
+    for number, shape in enumerate([(1, 8), (1, 4), (1, 8), (2, 16), (2, 8), (2, 16)]):
+        study.enqueue_trial({"depth": shape[0], "width": shape[1]})
+        with contextlib.suppress(KeyboardInterrupt):
+            study.optimize(loop, n_trials=1)
+        assert len(study.trials) == number + 1
+    # Trials 2 and 5 go on with 0 and 3, though a nearer parent was trained meanwhile.
+    assert attributes(study, PARENT) == [None, None, None, 2, 2, 2]
 
 
 def test_a_shape_that_is_trained_again_does_not_repeat_itself() -> None:

@@ -67,7 +67,8 @@ def transfer(
     as wide, whose function the child can take over; without any, the nearest of all. Only trials
     that were trained in full count. A trial's attributes say which parent it had. There is none
     where no shape is within ``reach``, and a shape that is trained again has none of its own
-    shape, lest it repeat itself.
+    shape, lest it repeat itself. A training that ended amid its epochs goes on as it began: with
+    the same parent, or again with none.
 
     What was inherited gets lost where the learning rate is as high as random weights want it: have
     the loop train for fewer epochs, and by
@@ -79,8 +80,8 @@ def transfer(
             ``train(model, trial) -> accuracy``, which trains the model that it is given, in place.
         reach:
             The greatest ratio between the numbers of parameters of child and parent, either way.
-            Beyond it, what was learned is often a worse start than random weights;
-            benchmarks/transfer.py measures it.
+            Where they differ much, heirs tend to end below what training from random weights
+            reaches; benchmarks/transfer.py measures it.
         distil:
             Share of the loss by which a network learns from the most accurate one so far. If it is
             above 0, ``train`` is also given ``teacher``, a
@@ -124,6 +125,9 @@ def transfer(
                     yield number, network
 
         nearest = sorted(others, key=lambda number: _distance(shape, history, number))
+        if shape in history.begun:
+            before = study.get_trials(deepcopy=False)[history.begun[shape]].user_attrs.get(PARENT)
+            nearest = [number for number in nearest if number == before]
         parent = next((p for p in networks_of(nearest) if _ratio(model, p[1]) <= reach), None)
         if parent is not None:
             trial.set_user_attr(INHERITED, inherit(model, parent[1], seed=trial.number))
