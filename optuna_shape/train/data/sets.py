@@ -70,7 +70,7 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """Tells data of the same name apart: by shapes, and by classes in their order.
+        """What tells data of the same name apart, by shapes, and by classes in their order.
 
         Another split differs, too. Pixels are not looked at, as that takes seconds.
         """

@@ -95,7 +95,7 @@ def transfer(
             default the family that the study describes.
 
     Returns:
-        The training loop for :meth:`~optuna_shape.problem.ShapeProblem.objective`.
+        The training loop for :meth:`~optuna_shape.ShapeProblem.objective`.
 
     Raises:
         InvalidProblem: ``train`` takes no teacher, ``distil`` is no share, or ``reach`` no ratio.
