@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 project = "optuna_shape"
-copyright = "the authors of optuna_shape"
 release = importlib.metadata.version(project)
 
 extensions = [
@@ -30,7 +29,6 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = project
-html_show_copyright = False
 
 # Pages say where their names are imported from.
 add_module_names = False
