@@ -46,6 +46,26 @@ class ShapeTerminator:
             the cost, unless given.
         delta: Probability, between 0 and 1, of such a shape at which the search ends. It is
             resolved to about 0.002.
+
+    Raises:
+        ValueError: ``epsilon`` or ``delta`` is out of its range.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_shape import DesignSpace, ShapeSampler
+        >>> space = DesignSpace(depth=range(1, 9), width=[4, 8, 16, 32])
+        >>> problem = ShapeProblem(space, goal="accuracy")
+        >>> def objective(trial):
+        ...     shape = problem.suggest(trial)  # In place of a training:
+        ...     return problem.record(trial, 1 - 0.2 / shape.depth - 0.5 / shape.width)
+        >>> study = optuna.create_study(
+        ...     direction=problem.direction, sampler=ShapeSampler(problem, seed=0)
+        ... )
+        >>> study.optimize(objective, callbacks=[ShapeTerminator(problem)])
+        >>> print(problem.best(study))
+        shape (8, 32): accuracy 95.9 %
+        >>> len(study.trials) < len(space) / 2
+        True
     """
 
     def __init__(
@@ -131,6 +151,19 @@ class ShapeDashboard:
 
     Raises:
         ImportError: optuna-dashboard is not installed.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_shape import DesignSpace
+        >>> problem = ShapeProblem(DesignSpace(depth=[1, 2], width=[8]), goal="accuracy")
+        >>> study = optuna.create_study(direction=problem.direction)
+        >>> def objective(trial):
+        ...     return problem.record(trial, 0.8 + 0.05 * problem.suggest(trial).depth)
+        >>> study.enqueue_trial({"depth": 2, "width": 8})
+        >>> study.optimize(objective, n_trials=1, callbacks=[ShapeDashboard(problem)])
+        >>> import optuna_dashboard
+        >>> "shape (2, 8): accuracy 90 %" in optuna_dashboard.get_note(study)
+        True
     """
 
     def __init__(self, problem: ShapeProblem) -> None:

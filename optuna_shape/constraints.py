@@ -81,8 +81,19 @@ class Constraint:
     def parse(cls, text: str) -> Constraint:
         """Read a constraint such as ``"latency <= 2 ms"`` or ``"accuracy >= 92 %"``.
 
+        Units are those of :data:`~optuna_shape.constraints.UNITS`; a kB is 1000 bytes.
+
         Raises:
             InvalidConstraint: The text is no constraint; the message says what would be one.
+
+        Example:
+            >>> Constraint.parse("accuracy >= 92 %").bound
+            0.92
+            >>> Constraint.parse("size <= 500")
+            Traceback (most recent call last):
+            ...
+            optuna_shape.errors.InvalidConstraint: 'size <= 500' has no unit. \
+Units of size: B, kB, MB, GB, KiB, MiB, GiB.
         """
         match = _CONSTRAINT.fullmatch(text)
         if match is None:

@@ -40,6 +40,22 @@ class Verdict:
         reason: Why it is not within, with the figure; empty if within.
         constraint: The constraint it fails, as text; empty if within.
         excess: How far it is over, relative to the bound; 0 if within.
+
+    Example:
+        A filter of one's own, which says why:
+
+        >>> from optuna_shape import DesignSpace, ShapeProblem
+        >>> def whole_tiles(shape):
+        ...     if shape.width % 8 == 0:
+        ...         return Verdict("within")
+        ...     return Verdict("over", f"width {shape.width} is no multiple of 8")
+        >>> problem = ShapeProblem(
+        ...     DesignSpace([1, 2], [8, 12, 16]), "accuracy", filters=[whole_tiles]
+        ... )
+        >>> import optuna
+        >>> study = optuna.create_study(direction=problem.direction)
+        >>> [str(shape) for shape in problem.feasible(study)]
+        ['(1, 8)', '(1, 16)', '(2, 8)', '(2, 16)']
     """
 
     status: Literal["within", "over", "undecided"]
@@ -61,6 +77,7 @@ class Screening:
         bounds: Upper bounds in SI units by constraint text, references resolved.
         verdicts: One verdict for every shape of the space.
         measurements: By quantity and shape. A shape that was inferred to be over has none.
+        feasible: The shapes within every bound, sorted.
     """
 
     fingerprint: str
@@ -94,7 +111,15 @@ class Screening:
         }
 
     def violations(self, shape: Shape, constraints: Iterable[Constraint]) -> dict[str, float]:
-        """Relative excess over each bound, for :meth:`optuna.trial.Trial.set_constraint`."""
+        """Relative excess over each bound, for :meth:`optuna.trial.Trial.set_constraint`.
+
+        Args:
+            shape: A shape of the space.
+            constraints: Upper bounds on costs.
+
+        Returns:
+            The excess by constraint text; 0.1 is 10 % over, and what is not above 0 is within.
+        """
         result = {}
         for constraint in constraints:
             text = str(constraint)
@@ -135,6 +160,7 @@ class Screening:
     def from_json(
         cls, stored: Mapping[str, Any], measurements: Mapping[str, Mapping[Shape, Measurement]]
     ) -> Screening:
+        """Make a screening of what :meth:`to_json` returned, and of the measurements."""
         verdicts = {
             Shape(depth, width): Verdict(*verdict) for depth, width, *verdict in stored["verdicts"]
         }
@@ -168,7 +194,16 @@ class Measurer:
     def measure(
         self, quantity: str, shapes: Sequence[Shape], bound: float | None
     ) -> dict[Shape, Measurement]:
-        """Measurements of all these shapes; new ones are taken only where none is known."""
+        """Measurements of all these shapes; new ones are taken only where none is known.
+
+        Args:
+            quantity: A property other than accuracy.
+            shapes: What to measure.
+            bound: In SI units: measuring may stop as soon as the side of it is sure.
+
+        Raises:
+            MeasurementUnavailable: The quantity cannot be measured here.
+        """
         known = self.known.setdefault(quantity, {})
         missing = [shape for shape in shapes if shape not in known]
         # Energy is measured shape by shape, and takes seconds for each.
@@ -216,6 +251,18 @@ class HardFilter:
             that deeper shapes are over too (latency, energy and size grow with depth, though not
             always with width), checking some of the inferred; ``"exhaustive"`` measures all.
         precise: Measure the value itself, not only the side of the bound it lies on.
+
+    Example:
+        >>> from optuna_shape import TableMeter
+        >>> space = DesignSpace(depth=[1, 2, 3], width=[8])
+        >>> meter = TableMeter({shape: {"latency": 1e-3 * shape.depth} for shape in space.shapes})
+        >>> measurer = Measurer(space, meter, known={}, store=lambda quantity, new: None)
+        >>> constraint = Constraint.parse("latency <= 2 ms")
+        >>> hard = HardFilter(constraint, constraint.bound, measurer)
+        >>> hard(Shape(1, 8)).status
+        'within'
+        >>> hard(Shape(3, 8)).reason
+        'latency 3 ms > 2 ms'
     """
 
     constraint: Constraint

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
-#: A user's training loop: takes a fresh network and the trial, returns accuracy in [0, 1].
+#: A user's training loop, which takes a fresh network and the trial, and returns accuracy in
+#: [0, 1].
 TrainingLoop = Callable[["nn.Module", Trial], float]
 
 _OF_THIS_PROCESS = ("_lock", "_screenings", "_costs")
@@ -78,6 +79,8 @@ class Answer:
         size: Bytes of parameters and buffers, or None if it is unknown.
         trial: The trial that trained it.
         note: What a reader should know besides; empty if nothing.
+
+    ``print`` shows it with units.
     """
 
     shape: Shape
@@ -120,6 +123,35 @@ class ShapeProblem:
         InvalidProblem: The goal is unknown or lacks its accuracy constraint, a property is bounded
             twice, or there is no way to measure what is asked.
         InvalidConstraint: A constraint cannot be read.
+
+    Example:
+        Latencies come from a formula here, and so do the accuracies of a training. (Use a
+        :class:`DeviceMeter` and :meth:`objective` instead.)
+
+        >>> import optuna
+        >>> from optuna_shape import FunctionMeter, ShapeSampler
+        >>> def measure(shape):
+        ...     return {"latency": 1e-5 * shape.depth * shape.width}
+        >>> problem = ShapeProblem(
+        ...     DesignSpace(depth=[1, 2, 4], width=[8, 16]),
+        ...     goal="accuracy",
+        ...     constraints=["latency <= 0.5 ms"],
+        ...     meter=FunctionMeter(measure),
+        ... )
+        >>> def objective(trial):
+        ...     shape = problem.suggest(trial)
+        ...     accuracy = 1 - 0.2 / shape.depth - 0.8 / shape.width
+        ...     return problem.record(trial, accuracy)
+        >>> study = optuna.create_study(
+        ...     direction=problem.direction, sampler=ShapeSampler(problem, seed=0)
+        ... )
+        >>> study.optimize(objective)  # Ends by itself once nothing is left to train.
+        >>> len(study.trials)
+        5
+        >>> print(problem.best(study))
+        shape (2, 16): accuracy 85 %, latency 320 us
+        >>> problem.screen(study).verdicts[Shape(4, 16)].reason
+        'latency 640 us > 500 us'
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -240,6 +272,14 @@ class ShapeProblem:
 
         Raises:
             StudyMismatch: The study holds no problem.
+
+        Example:
+            >>> problem = ShapeProblem(DesignSpace([1, 2], [8]), "accuracy")
+            >>> study = optuna.create_study(direction=problem.direction)
+            >>> problem.feasible(study)
+            (Shape(depth=1, width=8), Shape(depth=2, width=8))
+            >>> ShapeProblem.from_study(study).space
+            <DesignSpace depth [1, 2] x width [8]>
         """
         records = StudyRecords(study)
         stored = records.problem()
@@ -277,6 +317,9 @@ class ShapeProblem:
 
         Called by :meth:`suggest` where it was not called before. Other workers of the study wait
         while one measures.
+
+        Returns:
+            A verdict on every shape, and what was measured of it.
 
         Raises:
             StudyMismatch: The study is about another problem.
@@ -398,7 +441,11 @@ class ShapeProblem:
         return ("size", "flops")
 
     def costs(self, screening: Screening) -> dict[Shape, float]:
-        """Relative cost of training each feasible shape for one epoch."""
+        """Relative cost of training each feasible shape for one epoch, in any unit.
+
+        Raises:
+            InvalidProblem: ``training_cost`` returned something that is no number above 0.
+        """
         # Every decision asks, and a user's own function may be slow.
         known = self._costs
         if known is None or known[0] is not screening:
@@ -430,6 +477,7 @@ class ShapeProblem:
         Raises:
             optuna.TrialPruned: The shape is not to be trained, or the search has stopped. The
                 reason is the trial's user attribute ``reason``; its constraints are set.
+            InvalidSpace: An :class:`optuna.trial.FixedTrial` holds a shape outside the space.
         """
         if not isinstance(trial, Trial):  # optuna.trial.FixedTrial: nobody else is about.
             shape = self._suggest_integers(trial)
@@ -480,6 +528,9 @@ class ShapeProblem:
             accuracy: Fraction in [0, 1]. NaN, from a training that diverged, fails the trial and
                 lets the search go on.
 
+        Returns:
+            The accuracy, or the measured seconds, joules or bytes of the shape, as the goal is.
+
         Raises:
             InvalidAccuracy: The accuracy is no fraction. It is kept in the trial's ``reason``.
         """
@@ -525,6 +576,18 @@ class ShapeProblem:
         Args:
             train: ``train(model, trial) -> accuracy``. May call ``trial.report(accuracy, epoch)``
                 and raise :exc:`optuna.TrialPruned` where ``trial.should_prune()``.
+
+        Example:
+            >>> from optuna_shape.families import mlp
+            >>> space = mlp(depth=[1, 2], width=[8], input_shape=(64,))
+            >>> problem = ShapeProblem(space, "size", ["accuracy >= 80 %"])
+            >>> def train(model, trial):  # A real one would train the model.
+            ...     return 0.7 + 0.05 * len(list(model.parameters())) / 2
+            >>> study = optuna.create_study(direction=problem.direction)
+            >>> study.enqueue_trial({"depth": 2, "width": 8})
+            >>> study.optimize(problem.objective(train), n_trials=1)
+            >>> print(problem.best(study))
+            shape (2, 8): accuracy 85 %, size 2.73 kB
         """
 
         def objective(trial: Trial) -> float:
@@ -554,6 +617,22 @@ class ShapeProblem:
 
         Its trial is ``study.best_trial``. Only where a shape was trained more than once the mean
         over its trainings counts, and ``note`` says what differs.
+
+        Example:
+            >>> space = DesignSpace(depth=[1, 2], width=[8])
+            >>> problem = ShapeProblem(space, "accuracy", ["accuracy >= 90 %"])
+            >>> def objective(trial):
+            ...     shape = problem.suggest(trial)  # In place of a training:
+            ...     return problem.record(trial, 0.84 + 0.04 * shape.depth)
+            >>> study = optuna.create_study(direction=problem.direction)
+            >>> study.enqueue_trial({"depth": 1, "width": 8})
+            >>> study.optimize(objective, n_trials=1)
+            >>> print(problem.best(study))  # It does not reach 90 %.
+            None
+            >>> study.enqueue_trial({"depth": 2, "width": 8})
+            >>> study.optimize(objective, n_trials=1)
+            >>> problem.best(study).shape
+            Shape(depth=2, width=8)
         """
         history = StudyRecords(study).history()
         accuracies = history.accuracies

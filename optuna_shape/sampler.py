@@ -63,12 +63,23 @@ class ShapeSampler(BaseSampler):
             parameters is noise to the model of shapes.
 
     Example:
-        .. code-block:: python
-
-            study = optuna.create_study(
-                direction=problem.direction, sampler=ShapeSampler(problem, seed=0)
-            )
-            study.optimize(problem.objective(train))
+        >>> from optuna_shape import DesignSpace
+        >>> problem = ShapeProblem(
+        ...     DesignSpace(depth=range(1, 9), width=[4, 8, 16, 32]),
+        ...     goal="accuracy",
+        ...     training_cost=lambda shape: shape.depth * shape.width**2,
+        ... )
+        >>> def objective(trial):
+        ...     shape = problem.suggest(trial)  # In place of a training:
+        ...     return problem.record(trial, 1 - 0.2 / shape.depth - 0.5 / shape.width)
+        >>> study = optuna.create_study(
+        ...     direction=problem.direction, sampler=ShapeSampler(problem, seed=0)
+        ... )
+        >>> study.optimize(objective, n_trials=7)
+        >>> study.trials[0].params  # The cheapest comes first.
+        {'depth': 1, 'width': 4}
+        >>> len({tuple(trial.params.values()) for trial in study.trials})  # None comes twice.
+        7
     """
 
     def __init__(

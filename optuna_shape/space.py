@@ -21,6 +21,13 @@ class Shape(NamedTuple):
 
     What the two integers count is for the family of networks to say: for residual networks,
     depth is the number of blocks per stage and width the channels of the first stage.
+
+    Example:
+        >>> shape = Shape(depth=3, width=16)
+        >>> print(shape)
+        (3, 16)
+        >>> shape == (3, 16)
+        True
     """
 
     depth: int
@@ -47,14 +54,29 @@ class DesignSpace:
         name:
             What reports call this space.
 
+    Attributes:
+        shapes: All shapes, the shallowest first, and of one depth the narrowest first.
+        depths: The depths to choose from, ascending.
+        widths: The widths to choose from, ascending.
+
     Raises:
         InvalidSpace: A list is empty, or holds something that is no positive integer.
 
     Example:
-        >>> space = DesignSpace(depth=range(1, 3), width=[8, 16])
-        >>> space.shapes
-        (Shape(depth=1, width=8), Shape(depth=1, width=16), Shape(depth=2, width=8), Shape(depth=2, width=16))
-    """  # noqa: E501
+        >>> from torch import nn
+        >>> def build(shape):
+        ...     layers = [nn.Flatten()]
+        ...     for _ in range(shape.depth):
+        ...         layers += [nn.LazyLinear(shape.width), nn.ReLU()]
+        ...     return nn.Sequential(*layers, nn.LazyLinear(10))
+        >>> space = DesignSpace(range(1, 4), [8, 16], build, input_shape=(1, 12, 12))
+        >>> space.shapes[:3]
+        (Shape(depth=1, width=8), Shape(depth=1, width=16), Shape(depth=2, width=8))
+        >>> len(space), Shape(3, 16) in space, Shape(3, 12) in space
+        (6, True, False)
+        >>> len(space.build(Shape(3, 16)))
+        8
+    """
 
     def __init__(
         self,

@@ -56,6 +56,9 @@ def cost_improvement(
     .. math::
         \log (g^* - g)_+ + \log P(f \ge y^*) - \tfrac12 \log c
 
+    Without training costs it is the constrained expected improvement of Gardner et al. 2014, of an
+    objective that is known.
+
     Args:
         posterior: Of ``N`` shapes.
         threshold: :math:`y^*`, the log error to be reached.

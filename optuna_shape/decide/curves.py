@@ -70,6 +70,10 @@ def curve_jitter(curves: Floats) -> float:
 
     Returns:
         A standard deviation of log error; infinite with fewer than three epochs.
+
+    Example:
+        >>> curve_jitter(np.array([[1.0, 1.5, 2.0]]))  # A line does not scatter.
+        0.0
     """
     if curves.shape[1] < 3 or len(curves) == 0:
         return float("inf")
@@ -78,7 +82,12 @@ def curve_jitter(curves: Floats) -> float:
 
 
 def combine(first: Normal[float], second: Normal[float]) -> Normal[float]:
-    """Two independent statements on one quantity, as one: the product of their densities."""
+    """Two independent statements on one quantity, as one: the product of their densities.
+
+    Example:
+        >>> combine(Normal(1.0, 0.5), Normal(2.0, 0.5)).mean
+        1.5
+    """
     weight, other = first.sd**-2, second.sd**-2
     mean = (weight * first.mean + other * second.mean) / (weight + other)
     return Normal(mean, (weight + other) ** -0.5)

@@ -21,8 +21,8 @@ def initial_design(
     .. math::
         \frac{\min_{j \,\mathrm{chosen}} \lVert x_i - x_j \rVert}{c_i^\alpha}
 
-    Ties go to the lower cost, then to the lower index. Cheap
-    shapes cost little to know, and the distance keeps the dear corners from being forgotten.
+    Ties go to the lower cost, then to the lower index. Cheap shapes cost little to know, and the
+    distance keeps the dear corners from being forgotten.
 
     Args:
         points: ``N x 2``, in the unit square.
@@ -32,6 +32,11 @@ def initial_design(
 
     Returns:
         Indices in the order in which to train, ``min(count, N)``.
+
+    Example:
+        >>> points = np.array([[0.0, 0.0], [0.5, 0.0], [1.0, 0.0], [1.0, 1.0]])
+        >>> initial_design(points, np.array([1.0, 2.0, 4.0, 4.0]), count=3).tolist()
+        [0, 3, 2]
     """
     chosen: list[int] = []
     handicap = (costs / costs.min(initial=np.inf)) ** exponent

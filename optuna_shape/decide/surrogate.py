@@ -52,7 +52,12 @@ _LANDMARKS = 128
 
 
 def log_error(accuracy: ArrayLike) -> Floats:
-    r"""Log error :math:`y = -\log(1 - a)` of an accuracy; accuracies of almost 1 are clipped."""
+    r"""Log error :math:`y = -\log(1 - a)` of an accuracy; accuracies of almost 1 are clipped.
+
+    Example:
+        >>> log_error([0.5, 0.9, 1.0]).round(3).tolist()
+        [0.693, 2.303, 9.21]
+    """
     return -np.log(np.maximum(1.0 - np.asarray(accuracy, dtype=np.float64), _LEAST_ERROR))
 
 
@@ -66,6 +71,10 @@ def unit_points(depths: ArrayLike, widths: ArrayLike) -> Floats:
 
     Scaled by the least and the greatest value given, so all shapes of a space belong in one call.
     An axis with one value becomes 0.
+
+    Example:
+        >>> unit_points([1, 2, 4], [16, 16, 16]).tolist()
+        [[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]]
     """
     logs = np.log(np.stack([np.asarray(depths), np.asarray(widths)], axis=-1, dtype=np.float64))
     least = logs.min(axis=0)
@@ -92,6 +101,13 @@ def fit(
 
     Raises:
         ValueError: The arrays do not belong together, or hold values that are not finite.
+
+    Example:
+        >>> points = unit_points([1, 2, 4, 8], [16] * 4)
+        >>> surrogate = fit(points[:2], log_error([0.80, 0.88]), seed=0)
+        >>> mean, sd = surrogate.predict(points).marginal()
+        >>> bool(mean[2] > mean[1] and sd[3] > sd[2] > sd[1])  # The trend goes on, less surely.
+        True
     """
     points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     log_errors = np.asarray(log_errors, dtype=np.float64)
@@ -112,6 +128,9 @@ def fit_with_errors(
         errors: Error rates, ``n``. Of a log error :math:`y` it is :math:`\exp(-y) = 1 - a`.
         extra_variance: Variance on top, ``n``.
         seed: Of the quasi-random draws of hyper-parameters.
+
+    Raises:
+        ValueError: The arrays do not belong together, or hold values that are not finite.
     """
     columns = np.column_stack([points, values, errors, extra_variance])
     if not np.isfinite(columns).all() or (extra_variance < 0.0).any():
@@ -167,7 +186,7 @@ class Surrogate:
 
     @property
     def repeat_noise(self) -> float:
-        """Standard deviation of log error between repeated trainings: the members' median.
+        """Standard deviation of log error between repeated trainings, the members' median.
 
         Of the most accurate shape observed. Its accuracy scatters by this share of its error.
         """

@@ -69,6 +69,11 @@ def mlp(
 
     Raises:
         InvalidSpace: An argument makes no network.
+
+    Example:
+        >>> space = mlp(depth=[2], width=[32], input_shape=(1, 8, 8))
+        >>> [layer.out_features for layer in space.build(Shape(2, 32)) if hasattr(layer, "weight")]
+        [32, 32, 10]
     """
     build = MLP(tuple(input_shape), classes)
     return DesignSpace(depth, width, build, input_shape=build.input_shape, name=name)

@@ -57,6 +57,16 @@ def find_boundary(
             decided; nothing is inferred from that. It is given one shape of every width
             together, since honest timing alternates between several.
         seed: Of the audit.
+
+    Example:
+        >>> shapes = [Shape(depth, width) for depth in range(1, 11) for width in (8, 16)]
+        >>> boundary = find_boundary(
+        ...     shapes, lambda some: {s: s.depth * s.width <= 32 for s in some}
+        ... )
+        >>> len(boundary.measured), len(boundary.audited), len(boundary.inferred)
+        (10, 2, 10)
+        >>> boundary.inferred[Shape(10, 16)]  # Over, since this one was measured to be:
+        Shape(depth=6, width=16)
     """
     columns: defaultdict[int, list[Shape]] = defaultdict(list)
     for shape in sorted(set(shapes)):

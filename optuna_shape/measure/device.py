@@ -86,6 +86,16 @@ class DeviceMeter:
     Raises:
         MeasurementUnavailable: The device is not there.
         InvalidProblem: A setting is impossible.
+
+    Example:
+        >>> from optuna_shape.families import mlp
+        >>> space = mlp(depth=[1, 2], width=[32], input_shape=(64,))
+        >>> meter = DeviceMeter("cpu", batch_size=8, threads=1)
+        >>> meter.fingerprint.count("1 threads"), meter.fingerprint.count("batch 8")
+        (1, 1)
+        >>> bytes_of = meter.measure(space, space.shapes, "size")
+        >>> [measurement.value for measurement in bytes_of.values()]
+        [9640.0, 13864.0]
     """
 
     def __init__(
@@ -178,6 +188,13 @@ class DeviceMeter:
         bound: float | None = None,
     ) -> Mapping[Shape, Measurement]:
         """Measure latency, energy or memory, or count size, parameters or FLOPs.
+
+        Args:
+            space: Where the networks come from.
+            shapes: What to measure.
+            quantity: ``"latency"`` in seconds or ``"energy"`` in joules, per call on one batch;
+                ``"memory"`` or ``"size"`` in bytes, ``"parameters"``, or ``"flops"`` per input.
+            bound: A bound in SI units: measuring stops as soon as the side of it is sure.
 
         Raises:
             MeasurementUnavailable: Not on this device, or not without an ``input_shape``.

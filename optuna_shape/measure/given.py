@@ -55,9 +55,13 @@ class TableMeter:
         MeasurementUnavailable: The table cannot be read; the message says where.
 
     Example:
-        >>> meter = TableMeter({(1, 8): {"latency": 0.0021}})
-        >>> meter.measure(DesignSpace([1], [8]), [Shape(1, 8)], "latency")[Shape(1, 8)].value
-        0.0021
+        >>> meter = TableMeter(
+        ...     {(1, 8): {"latency": 0.0021, "size": 310_000}, (2, 8): {"latency": float("inf")}}
+        ... )
+        >>> space = DesignSpace(depth=[1, 2], width=[8])
+        >>> found = meter.measure(space, space.shapes, "latency")
+        >>> found[Shape(1, 8)].value, found[Shape(2, 8)].note
+        (0.0021, 'cannot run, says the table')
     """
 
     def __init__(
@@ -127,6 +131,17 @@ class FunctionMeter:
         fingerprint:
             Names the device and its settings: measurements with another one are not reused.
             Default: the name of the function.
+
+    Example:
+        >>> def ask_phone(shape):  # A real one would run a benchmark over adb, say.
+        ...     if shape.depth * shape.width > 100:
+        ...         raise MemoryError
+        ...     return {"latency": 1e-4 * shape.depth, "energy": 3e-5 * shape.width}
+        >>> meter = FunctionMeter(ask_phone, fingerprint="my phone, flight mode")
+        >>> space = DesignSpace(depth=[2, 20], width=[8])
+        >>> found = meter.measure(space, space.shapes, "latency")
+        >>> found[Shape(2, 8)].value, found[Shape(20, 8)].value
+        (0.0002, inf)
     """
 
     def __init__(

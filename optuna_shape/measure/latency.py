@@ -58,7 +58,7 @@ _MAX_REDONE = 10  # rounds more than were kept
 
 @dataclass(frozen=True)
 class Protocol:
-    """How latency is measured; the defaults are those of a CPU, see :data:`CUDA`.
+    """How latency is measured; the defaults are those of a CPU.
 
     Attributes:
         quantile: Of the latency of a call. Of the median, one sample is the median of a block.

@@ -1,18 +1,22 @@
-"""A quantile known better with every sample: bounds that may be looked at after each of them.
+r"""A quantile known better with every sample: bounds that may be looked at after each of them.
 
-Samples ``x`` are independent readings of one latency, ``q`` is the quantile asked for, ``B`` a
-bound on it. Of ``n`` samples, ``k`` are at most ``B``. If the quantile is above ``B``, a sample is
-at most ``B`` with a probability below ``q``. Against that stands every probability ``p > q``
-alike: the mixture likelihood ratio
+Samples are independent readings of one latency, :math:`q` is the quantile asked for, :math:`B` a
+bound on it. Of :math:`n` samples, :math:`k` are at most :math:`B`. If the quantile is above
+:math:`B`, a sample is at most :math:`B` with a probability below :math:`q`. Against that stands
+every probability :math:`p > q` alike: the mixture likelihood ratio
 
-    M(k, n, q) = 1 / (1 - q) * integral over p from q to 1 of
-                 (p / q)^k * ((1 - p) / (1 - q))^(n - k)
+.. math::
+    M(k, n, q) = \frac{1}{1 - q} \int_q^1
+        \Bigl(\frac{p}{q}\Bigr)^k \Bigl(\frac{1 - p}{1 - q}\Bigr)^{n - k} \mathrm{d}p
 
-is a supermartingale of mean at most 1 where the quantile is above ``B``, so that it ever reaches
-``1 / alpha`` with probability ``alpha`` at most (Ville's inequality; see Howard and Ramdas,
-Sequential estimation of quantiles, Bernoulli 28, 2022). From then on, ``B`` is called an upper
-bound. The mirror image, with ``n - k`` and ``1 - q``, makes lower bounds. Nothing is assumed about
-the distribution of the samples.
+is a supermartingale of mean at most 1 where the quantile is above :math:`B`, so that it ever
+reaches :math:`1 / \alpha` with probability :math:`\alpha` at most (Ville's inequality; see
+[HowardRamdas2022]_). From then on, :math:`B` is called an upper bound. The mirror image, with
+:math:`n - k` and :math:`1 - q`, makes lower bounds. Nothing is assumed about the distribution of
+the samples.
+
+.. [HowardRamdas2022] Howard, Ramdas. Sequential estimation of quantiles with applications to A/B
+   testing and best-arm identification. Bernoulli 28, 2022.
 """
 
 from __future__ import annotations
