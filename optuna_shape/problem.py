@@ -313,10 +313,11 @@ class ShapeProblem:
     # Before training.
 
     def screen(self, study: Study) -> Screening:
-        """Measure what has to be measured before any training, once per study and device.
+        """Measure what has to be measured before any training, once per study.
 
         Called by :meth:`suggest` where it was not called before. Other workers of the study wait
-        while one measures.
+        while one measures. One on another device measures nothing as long as the search goes on,
+        it only trains; once the search has stopped, it asks the question anew for its own device.
 
         Returns:
             A verdict on every shape, and what was measured of it.
@@ -375,12 +376,12 @@ class ShapeProblem:
         if stored is None:
             return None
         if stored["fingerprint"] != self.fingerprint:
-            if not records.history().running:
+            if records.stop() is not None and not records.history().running:
                 return None
             _logger.warning(
                 "This worker's device is not the one that the study's verdicts were measured on "
-                f"({stored['fingerprint']}). Trainings are running, so it takes those verdicts "
-                "over and measures nothing."
+                f"({stored['fingerprint']}), so it only trains. To ask for this device, use "
+                "another study_name, or come back when the search has stopped."
             )
         return self._read_screening(records, stored)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import multiprocessing
 import re
+import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,6 +30,7 @@ from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import StudyMismatch
 from optuna_shape.families import describe
+from optuna_shape.filters import RecordedMeter
 from optuna_shape.measure import DeviceMeter
 from optuna_shape.problem import Answer
 from optuna_shape.problem import ShapeProblem
@@ -58,6 +61,8 @@ _HEIRS_SHARE = 0.7
 _RECIPE = Recipe()
 # Seconds to wait for an SQLite file that others write to; its own default is 5.
 _SQLITE_TIMEOUT = 60
+# Seconds between two looks for measurements of another worker.
+_POLL = 1.0
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
@@ -83,6 +88,7 @@ class Job:
     threads: int = 1
     max_noise: float = 0.1
     watts: float | None = None
+    train_only: bool = False
     seed: int = 0
     output: Path = Path("optuna-shape-output")
     storage: str | None = None
@@ -99,6 +105,9 @@ class Job:
                 "--prune judges a training by curves from random weights, which those of "
                 "--transfer are not. Leave one of them out."
             )
+        self.output.mkdir(parents=True, exist_ok=True)
+        storage = _open_storage(self.storage or f"sqlite:///{self.output / 'study.db'}")
+        measured_on = self._wait_for_measurements(storage) if self.train_only else None
         images = load(self.data, root=self.data_root)
         space = make_space(
             self.family,
@@ -124,13 +133,16 @@ class Job:
         device = meter.setting.device
         check_network(self.family, space, images.classes, device)
         problem = ShapeProblem(
-            space, goal=self.goal, constraints=constraints, meter=meter, epochs=self.epochs
+            space,
+            goal=self.goal,
+            constraints=constraints,
+            meter=meter if measured_on is None else RecordedMeter(measured_on),
+            epochs=self.epochs,
         )
         name = self.study_name or self._study_name(problem, images)
-        self.output.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
             study_name=name,
-            storage=_open_storage(self.storage or f"sqlite:///{self.output / 'study.db'}"),
+            storage=storage,
             load_if_exists=True,
             direction=problem.direction,
             sampler=ShapeSampler(problem, seed=self.seed),
@@ -139,6 +151,28 @@ class Job:
         _check_own_family(study, space)
         _check_training(study, self._training(images))
         return Search(self, problem, study, images, self.output / name, device)
+
+    def _wait_for_measurements(self, storage: BaseStorage | str) -> str:
+        """Return the fingerprint of the device that the study's shapes were measured on."""
+        if self.storage is None or self.study_name is None:
+            raise InvalidProblem(
+                "--train-only joins a search that is under way elsewhere. Give the --storage and "
+                "--study-name of the worker that measures, and the same question."
+            )
+        said = False
+        while True:
+            with contextlib.suppress(KeyError):  # There is no such study yet.
+                study = optuna.load_study(study_name=self.study_name, storage=storage)
+                screening = StudyRecords(study).screening()
+                if screening is not None:
+                    return str(screening["fingerprint"])
+            if not said:
+                said = True
+                _logger.warning(
+                    f"Waiting for a worker that measures the shapes of {self.study_name!r}: one "
+                    "on the device that they are for, without --train-only."
+                )
+            time.sleep(_POLL)
 
     def _study_name(self, problem: ShapeProblem, images: Data) -> str:
         """The same question finds its study again; another one gets its own."""

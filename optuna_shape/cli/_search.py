@@ -103,6 +103,14 @@ def search(
     ] = 1,
     max_noise: MaxNoise = Job.max_noise,
     watts: Watts = None,
+    train_only: Annotated[
+        bool,
+        typer.Option(
+            "--train-only",
+            help="Join a search, of --storage and --study-name, whose shapes another worker "
+            "measures, or has measured, on the device that they are for.",
+        ),
+    ] = Job.train_only,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
@@ -145,6 +153,7 @@ def search(
             threads=threads,
             max_noise=max_noise,
             watts=watts,
+            train_only=train_only,
             seed=seed,
             output=output,
             storage=storage,
