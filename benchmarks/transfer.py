@@ -342,6 +342,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     parts = arguments.parts.split(",")
+    if unknown := set(parts) - {"pairs", "search"}:
+        parser.error(f"--parts {', '.join(sorted(unknown))}: give pairs, search or both.")
     pairs = [tuple(map(read_shape, pair.split(">"))) for pair in arguments.pairs.split(",")]
     depths = [int(n) for n in arguments.depth.split(",")]
     widths = [int(n) for n in arguments.width.split(",")]
