@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -215,6 +216,43 @@ def test_transfer_makes_heirs_which_train_for_less(tmp_path: Path) -> None:
         assert (tmp_path / study.study_name / f"trial-{trial.number}.safetensors").exists()
     assert list(tmp_path.glob("*/progress-*")) == []
     assert list(tmp_path.glob("*/answer.safetensors"))
+
+
+def test_a_script_reads_json(tmp_path: Path) -> None:
+    question = [*SMALL, "--constraint", "size <= 1 MB", "--trials", "2", "--json"]
+    result = CliRunner().invoke(app, ["search", *question, "--output", str(tmp_path)])
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    (study,) = studies(tmp_path)
+    best = study.best_trial
+    assert said["study"] == study.study_name
+    assert said["constraints"] == ["size <= 1 MB"]
+    assert (said["shapes"], said["feasible"], said["trained"], said["stop"]) == (6, 6, 2, None)
+    answer = said["answer"]
+    assert answer["accuracy"] == best.value
+    assert (answer["depth"], answer["width"]) == (best.params["depth"], best.params["width"])
+    assert answer["size"] == best.user_attrs["size"]
+    assert answer["energy"] is None
+    assert 0 <= answer["test_accuracy"] <= 1
+    assert Path(answer["checkpoint"]).exists()
+
+    unmet = [*question, "--goal", "size", "--constraint", "accuracy >= 100 %"]
+    result = CliRunner().invoke(app, ["search", *unmet, "--output", str(tmp_path)])
+    assert result.exit_code == EXIT_NO_ANSWER
+    assert json.loads(result.stdout)["answer"] is None
+
+    result = CliRunner().invoke(app, ["search", *question, "--goal", "beauty"])
+    assert result.exit_code == EXIT_BAD_INPUT
+    assert result.stdout == ""
+    assert "Unknown goal" in result.stderr
+
+
+def test_quiet_says_the_answer_only(tmp_path: Path) -> None:
+    question = [*SMALL, "--constraint", "size <= 1 MB", "--trials", "2", "--quiet"]
+    code, text = run(*question, output=tmp_path)
+    assert code == 0
+    assert text.startswith("The answer shape depth")
+    assert "Stopped" not in text
 
 
 def test_several_workers_share_a_search(tmp_path: Path) -> None:

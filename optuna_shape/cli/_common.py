@@ -92,9 +92,9 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
 
 
-def make_console() -> Console:
+def make_console(*, quiet: bool = False, stderr: bool = False) -> Console:
     """Return what the commands print to; in a module's name, ``:one:`` is no emoji."""
-    return Console(emoji=False)
+    return Console(emoji=False, quiet=quiet, stderr=stderr)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ from optuna_shape.cli._options import read_options
 from optuna_shape.cli._workers import run_workers
 from optuna_shape.constraints import GOALS
 from optuna_shape.errors import InvalidProblem
+from optuna_shape.problem import Answer
 from optuna_shape.records import StudyRecords
 from optuna_shape.report.live import SearchDisplay
 from optuna_shape.train.data import DATASETS
@@ -127,14 +129,23 @@ def search(
     study_name: Annotated[
         str | None, typer.Option(help="Name of the study; by default made of the question.")
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object at the end, in SI units, and errors to standard error.",
+        ),
+    ] = False,
 ) -> None:
     """Search the shape that fits the constraints best, training only a few.
 
     Without any option: residual networks on scikit-learn's handwritten digits, made harder.
     The same command resumes a search that was interrupted.
     """
-    console = make_console()
-    with errors_in_a_line(console):
+    console = make_console(quiet=quiet or as_json)
+    errors = make_console(stderr=as_json)
+    with errors_in_a_line(errors):
         job = Job(
             family=family,
             family_options=tuple(family_option or ()),
@@ -161,12 +172,15 @@ def search(
         )
         with console.status("Loading the data ..."):
             opened = job.open()
-        _run(console, opened, workers, trials)
+        _search(console, errors, opened, workers, trials)
+        _conclude(opened, console, as_json)
 
 
-def _run(console: Console, search: Search, workers: int, trials: int | None) -> None:
+def _search(
+    console: Console, errors: Console, search: Search, workers: int, trials: int | None
+) -> None:
     problem, study, images = search.problem, search.study, search.images
-    display = SearchDisplay(problem, study, console)
+    display, troubles = (SearchDisplay(problem, study, c) for c in (console, errors))
     display.question(images.name, len(images.train_x), len(images.validation_x))
     with console.status("Measuring the shapes before any training ..."):
         problem.screen(study)
@@ -180,20 +194,54 @@ def _run(console: Console, search: Search, workers: int, trials: int | None) -> 
                 else:
                     codes = run_workers(search, workers, trials)
         except KeyboardInterrupt:
-            display.interrupted(_command())
+            troubles.interrupted(_command())
             raise typer.Exit(EXIT_INTERRUPTED) from None
         for log, code in codes.items():
             if code:
-                display.worker_failed(log, code)
+                troubles.worker_failed(log, code)
         if codes and all(codes.values()):
             raise typer.Exit(EXIT_FAILED)
-    display.stop()
+
+
+def _conclude(search: Search, console: Console, as_json: bool) -> None:
+    """Say how the search ended, and publish its answer."""
+    problem, study = search.problem, search.study
+    SearchDisplay(problem, study, console).stop()
     answer = problem.best(study)
+    checkpoint, test = (None, None) if answer is None else search.publish(answer)
+    display = SearchDisplay(problem, study, make_console(quiet=as_json))
+    if as_json:
+        typer.echo(json.dumps(_as_json(search, answer, test, checkpoint), indent=2))
     if answer is None:
         display.no_answer()
         raise typer.Exit(EXIT_NO_ANSWER)
-    checkpoint, test = search.publish(answer)
     display.answer(answer, test, checkpoint)
+
+
+def _as_json(
+    search: Search, answer: Answer | None, test: float | None, checkpoint: Path | None
+) -> dict[str, object]:
+    study, records = search.study, StudyRecords(search.study)
+    found = None
+    if answer is not None:
+        found = {
+            **answer.shape._asdict(),
+            **{name: getattr(answer, name) for name in GOALS},
+            "test_accuracy": test,
+            "trial": answer.trial.number,
+            "note": answer.note,
+            "checkpoint": None if checkpoint is None else f"{checkpoint}.safetensors",
+        }
+    return {
+        "study": study.study_name,
+        "goal": search.problem.goal,
+        "constraints": [str(constraint) for constraint in search.problem.constraints],
+        "shapes": len(search.problem.space),
+        "feasible": len(search.problem.feasible(study)),
+        "trained": len(records.history().accuracies),
+        "stop": records.stop(),
+        "answer": found,
+    }
 
 
 def _read_recipe(texts: list[str]) -> Recipe:
