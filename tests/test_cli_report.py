@@ -94,6 +94,8 @@ def test_what_search_has_made_is_reported_with_its_network(tmp_path: Path) -> No
     text = (tmp_path / "report.html").read_text()
     assert str(network.with_suffix("")) in text
     assert "from optuna_shape.families import resnet" in text
+    assert "<th>data</th><td>digits</td>" in text, "how it was trained"
+    assert "weight_decay" in text
 
 
 def test_a_study_in_which_nothing_may_be_trained_is_reported(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 from optuna.study import Study
 
@@ -12,6 +13,7 @@ from optuna_shape.filters import COUNTED_FINGERPRINT
 from optuna_shape.filters import Screening
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
+from optuna_shape.records import StudyRecords
 from optuna_shape.report.markup import Html
 from optuna_shape.report.markup import element
 from optuna_shape.report.markup import joined
@@ -62,8 +64,7 @@ def question(problem: ShapeProblem, study: Study, screening: Screening | None) -
     if described is None:
         family = f"{space.name or 'without a name'}, a function of the user's own"
     else:
-        options = (f"{name} {value}" for name, value in described["options"].items())
-        family = f"{described['family']}: {', '.join(options)}"
+        family = f"{described['family']}: {_options(described['options'])}"
     rows = [
         ("goal", f"{problem.direction} {problem.goal}"),
         ("limits", joined(element("div", text) for text in limits) if limits else "none"),
@@ -73,10 +74,16 @@ def question(problem: ShapeProblem, study: Study, screening: Screening | None) -
     ]
     if problem.epochs is not None:
         rows.append(("epochs of a full training", str(problem.epochs)))
+    for name, value in (StudyRecords(study).training() or {}).items():
+        rows.append((name, _options(value) if isinstance(value, dict) else str(value)))
     # What the user noted in the study; what a dashboard shows there stands in this report anyway.
     shown = study_summary(problem, study)
     notes = ((n, str(value)) for n, value in study.user_attrs.items() if n not in shown)
     yield pairs([*rows, *((shortened(name), shortened(value)) for name, value in notes)])
+
+
+def _options(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def device(facts: Facts) -> Iterator[Html]:
