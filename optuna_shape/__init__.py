@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from optuna_shape import families
-from optuna_shape.callbacks import ShapeDashboard
 from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.constraints import Constraint
+from optuna_shape.dashboard import ShapeDashboard
 from optuna_shape.errors import BuildFailed
 from optuna_shape.errors import DataUnavailable
 from optuna_shape.errors import EnergyUnavailable

@@ -1,4 +1,4 @@
-"""Callbacks for ``study.optimize``: when to stop, and what a dashboard shows."""
+"""The callback that ends a search."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import stop_loop
-from optuna_shape.report.figures import shape_map
-from optuna_shape.report.notes import study_note
 from optuna_shape.sampler import DESIGN_SIZE
 
 _logger = logging.getLogger(f"optuna.{__name__}")
@@ -141,43 +139,3 @@ class ShapeTerminator:
             decision["reaches"] = belief.answer_reaches
             reason += f", and that {shape} reaches it is {belief.answer_reaches:.2g}"
         return {"kind": "certain", "reason": reason, "answer": list(shape), **decision}
-
-
-class ShapeDashboard:
-    """Keeps a note and the shape map of the study in optuna-dashboard.
-
-    Args:
-        problem: What is asked.
-
-    Raises:
-        ImportError: optuna-dashboard is not installed.
-
-    Example:
-        >>> import optuna
-        >>> from optuna_shape import DesignSpace
-        >>> problem = ShapeProblem(DesignSpace(depth=[1, 2], width=[8]), goal="accuracy")
-        >>> study = optuna.create_study(direction=problem.direction)
-        >>> def objective(trial):
-        ...     return problem.record(trial, 0.8 + 0.05 * problem.suggest(trial).depth)
-        >>> study.enqueue_trial({"depth": 2, "width": 8})
-        >>> study.optimize(objective, n_trials=1, callbacks=[ShapeDashboard(problem)])
-        >>> import optuna_dashboard
-        >>> "shape (2, 8): accuracy 90 %" in optuna_dashboard.get_note(study)
-        True
-    """
-
-    def __init__(self, problem: ShapeProblem) -> None:
-        try:
-            import optuna_dashboard
-        except ImportError as error:
-            raise ImportError(
-                "ShapeDashboard needs optuna-dashboard: pip install 'optuna_shape[dashboard]'."
-            ) from error
-        self._dashboard = optuna_dashboard
-        self._problem = problem
-
-    def __call__(self, study: Study, trial: FrozenTrial) -> None:
-        self._dashboard.save_note(study, study_note(self._problem, study))
-        self._dashboard.save_plotly_graph_object(
-            study, shape_map(self._problem, study), graph_object_id="shape-map"
-        )

@@ -10,8 +10,11 @@ Study                                 what
 ``shape:measured:<run>:<q>:<w>:<i>``  measurements of quantity q at width w, sixteen depths each
 ``shape:screening``                   verdicts on every shape: its presence lets trainings begin
 ``shape:lease:<worker>``              who measures; changes while its holder is alive
+``shape:drawing:<worker>``            who writes what a dashboard shows; likewise
+``shape:drawn``                       what the dashboard's pages were drawn from
 ``shape:stop``                        the decision to end the search
 ``shape:certainty:<trial number>``    probability of a better shape after that trial
+user attributes                       the answer so far, in words, for a dashboard
 
 Trial                                 what
 ------------------------------------  -----------------------------------------------------------
@@ -45,6 +48,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
@@ -65,6 +69,8 @@ _SEED = "shape:seed"
 _MEASURED = "shape:measured"
 _SCREENING = "shape:screening"
 _LEASE = "shape:lease"
+_DRAWING = "shape:drawing"
+_DRAWN = "shape:drawn"
 _STOP = "shape:stop"
 _CLAIM = "shape:claim"
 _FAILURE = "shape:failure"
@@ -89,6 +95,8 @@ _LEASE_TIMEOUT = 300.0
 _LEASE_POLL = 0.5
 _CLAIM_TRIES = 6
 _LEASE_BEAT = 10.0
+#: The same for one that writes to a dashboard, which it says anew with every page.
+_DRAWING_TIMEOUT = 60.0
 #: A claim whose worker cannot be asked is given up after this, or five times the longest training.
 _CLAIM_TIMEOUT = datetime.timedelta(days=1)
 
@@ -96,6 +104,10 @@ _CLAIM_TIMEOUT = datetime.timedelta(days=1)
 _chance = random.SystemRandom()
 _IMPORT = uuid.uuid4().hex
 _HOST = socket.gethostname()
+
+
+#: What a worker has heard of others: the last beat of each, and since when it is unchanged.
+Heard = dict[str, tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -195,6 +207,23 @@ class History:
         return frozenset(self.shapes[number] for number in self.running)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What of a study the pages of a dashboard show.
+
+    Attributes:
+        finished: How many trials had ended.
+        stopped: Whether the search had.
+    """
+
+    finished: int = 0
+    stopped: bool = False
+
+    def covers(self, other: Drawn) -> bool:
+        """Whether nothing has happened since that the other would show."""
+        return self.finished >= other.finished and self.stopped >= other.stopped
+
+
 class StudyRecords:
     """The records of one study.
 
@@ -274,20 +303,11 @@ class StudyRecords:
 
     def write_lease(self, beat: int | None) -> None:
         """Announce that this worker wants to measure or is measuring; None gives the lease up."""
-        lease = None if beat is None else {"beat": beat, **_identity()}
-        self._set(f"{_LEASE}:{_worker()}", lease)
+        self._announce(_LEASE, beat)
 
     def other_leases(self) -> dict[str, int]:
         """Live workers other than this one that want to measure, and their last beat."""
-        own = f"{_LEASE}:{_worker()}"
-        return {
-            key.removeprefix(f"{_LEASE}:"): lease["beat"]
-            for key, lease in self._attributes().items()
-            if key.startswith(f"{_LEASE}:")
-            and key != own
-            and lease is not None
-            and _worker_is_alive(lease) is not False
-        }
+        return self._announced(_LEASE)
 
     @contextlib.contextmanager
     def lease_kept(self) -> Iterator[None]:
@@ -313,17 +333,11 @@ class StudyRecords:
 
     def take_lease(self, done: Callable[[], bool]) -> bool:
         """Wait until this worker alone may measure; False if another has measured meanwhile."""
-        heard: dict[str, tuple[int, float]] = {}
+        heard: Heard = {}
         said = False
         while not done():
             self.write_lease(1)
-            now = time.monotonic()
-            # A lease is as old as this worker has seen it unchanged: clocks are not compared.
-            heard = {
-                worker: heard[worker] if heard.get(worker, (None,))[0] == beat else (beat, now)
-                for worker, beat in self.other_leases().items()
-            }
-            rivals = [w for w, (_, since) in heard.items() if now - since < _LEASE_TIMEOUT]
+            rivals = self._rivals(_LEASE, heard, _LEASE_TIMEOUT)
             # Trainings that run would be timed along; only verdicts of another device meet them.
             if not rivals and not self.history().running:
                 return True
@@ -333,6 +347,76 @@ class StudyRecords:
                 _logger.warning("Another worker measures the shapes, or trains: waiting for it.")
             time.sleep(_LEASE_POLL * _chance.uniform(0.5, 1.5))
         return False
+
+    # The drawing lease: pages of a dashboard are stored in pieces, which two writers would mix.
+
+    def take_drawing(self, heard: Heard) -> bool:
+        """Become the one worker that writes to the dashboard; False while it is another.
+
+        Args:
+            heard: What this worker knows of others. It is kept up to date; pass it again.
+        """
+        self.keep_drawing()
+        if self._rivals(_DRAWING, heard, _DRAWING_TIMEOUT):
+            self.end_drawing()
+            return False
+        return True
+
+    def keep_drawing(self) -> None:
+        """Let others hear that this worker still writes."""
+        self._announce(_DRAWING, time.time_ns())
+
+    def end_drawing(self) -> None:
+        self._announce(_DRAWING, None)
+
+    def drawable(self) -> Drawn:
+        """What could be drawn now."""
+        finished = sum(trial.state.is_finished() for trial in self.trials())
+        return Drawn(finished, self.stop() is not None)
+
+    def drawn(self) -> Drawn:
+        """What the dashboard shows."""
+        stored = self._attributes().get(_DRAWN)
+        return Drawn(**stored) if stored else Drawn()
+
+    def write_drawn(self, drawn: Drawn) -> None:
+        self._set(_DRAWN, asdict(drawn))
+
+    def write_summary(self, summary: Mapping[str, str]) -> None:
+        """Show what is known of the answer as the study's user attributes."""
+        shown = self._storage.get_study_user_attrs(self._study_id)
+        for name, text in summary.items():
+            if shown.get(name) != text[:_MAX_CHARACTERS]:
+                self._storage.set_study_user_attr(self._study_id, name, text[:_MAX_CHARACTERS])
+
+    # Leases.
+
+    def _announce(self, lease: str, beat: int | None) -> None:
+        holder = None if beat is None else {"beat": beat, **_identity()}
+        self._set(f"{lease}:{_worker()}", holder)
+
+    def _announced(self, lease: str) -> dict[str, int]:
+        own = f"{lease}:{_worker()}"
+        return {
+            key.removeprefix(f"{lease}:"): holder["beat"]
+            for key, holder in self._attributes().items()
+            if key.startswith(f"{lease}:")
+            and key != own
+            and holder is not None
+            and _worker_is_alive(holder) is not False
+        }
+
+    def _rivals(self, lease: str, heard: Heard, timeout: float) -> list[str]:
+        """Others that have announced themselves, and are not taken for dead."""
+        now = time.monotonic()
+        # An announcement is as old as this worker has seen it unchanged: clocks are not compared.
+        news = {
+            worker: heard[worker] if heard.get(worker, (None,))[0] == beat else (beat, now)
+            for worker, beat in self._announced(lease).items()
+        }
+        heard.clear()
+        heard.update(news)
+        return [worker for worker, (_, since) in heard.items() if now - since < timeout]
 
     # The stop.
 
@@ -529,6 +613,11 @@ def stop_loop(study: Study) -> None:
     """End this process's ``study.optimize``; outside of one (ask and tell) do nothing."""
     with contextlib.suppress(RuntimeError):
         study.stop()
+
+
+def is_ending(study: Study) -> bool:
+    """Whether this process's ``study.optimize`` runs no trial after the one at hand."""
+    return bool(study._stop_flag)
 
 
 def shape_of(trial: FrozenTrial) -> Shape | None:

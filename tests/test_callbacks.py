@@ -11,7 +11,6 @@ from problems import formula_objective
 from problems import surface
 
 from optuna_shape import Shape
-from optuna_shape import ShapeDashboard
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
@@ -150,19 +149,6 @@ def test_no_probability_is_stated_before_the_model_knows_enough(
 def test_options_are_checked(make_problem: MakeProblem, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="fraction|probability"):
         ShapeTerminator(make_problem(), **options)
-
-
-def test_dashboard_holds_the_note_and_the_shape_map(make_problem: MakeProblem) -> None:
-    problem = make_problem("accuracy", ("latency <= 1 ms",))
-    study = make_study(problem)
-    study.optimize(formula_objective(problem), n_trials=6, callbacks=[ShapeDashboard(problem)])
-    attributes = study._storage.get_study_system_attrs(study._study_id)
-    note = "".join(str(v) for k, v in attributes.items() if k.startswith("dashboard:note"))
-    best = problem.best(study)
-    assert best is not None
-    assert f"shape ({best.shape.depth}, {best.shape.width})" in note
-    assert "latency <= 1 ms | " in note.replace("\\", "")
-    assert any("shape-map" in key for key in attributes)
 
 
 def test_terminator_survives_a_study_where_all_failed(make_problem: MakeProblem) -> None:

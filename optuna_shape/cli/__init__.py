@@ -1,4 +1,4 @@
-"""The command line: ``optuna-shape search``, ``measure``, ``export`` and ``families``."""
+"""The command line, ``optuna-shape``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
 from optuna_shape.cli._common import EXIT_NOT_VERIFIED
 from optuna_shape.cli._common import quiet
+from optuna_shape.cli._dashboard import dashboard
 from optuna_shape.cli._export import export
 from optuna_shape.cli._families import families
 from optuna_shape.cli._measure import measure
+from optuna_shape.cli._report import report
 from optuna_shape.cli._search import search
 
 __all__ = [
@@ -39,7 +41,7 @@ def _root() -> None:
     quiet()
 
 
-for _command in (search, measure, export, families):
+for _command in (search, measure, report, dashboard, export, families):
     app.command()(_command)
 
 

@@ -1,0 +1,119 @@
+"""The answer beside other shapes, and the search beside training everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_shape.filters import Screening
+from optuna_shape.posterior import Belief
+from optuna_shape.problem import ShapeProblem
+from optuna_shape.records import ACCURACY
+from optuna_shape.records import shape_of
+from optuna_shape.report.predicted import accuracy_interval
+from optuna_shape.space import Shape
+
+
+@dataclass(frozen=True)
+class KnownAccuracy:
+    """The accuracy of a shape, measured or predicted.
+
+    Attributes:
+        value: A fraction: the mean over its trainings, or what the model predicts.
+        low: Lower end of the predicted interval; ``value`` where it was measured.
+        high: Upper end.
+        trainings: How many trainings were measured; 0 if it is predicted.
+    """
+
+    value: float
+    low: float
+    high: float
+    trainings: int
+
+
+def known_accuracies(belief: Belief) -> dict[Shape, KnownAccuracy]:
+    """The accuracy of every shape within the limits; of none before the first is trained."""
+    if not belief.means:
+        return {}
+    ends = (end.tolist() for end in accuracy_interval(belief.latent.marginal()))
+    result = {
+        shape: KnownAccuracy(value, low, high, 0)
+        for shape, value, low, high in zip(belief.shapes, *ends)
+    }
+    for i, value in belief.means.items():
+        shape = belief.shapes[i]
+        result[shape] = KnownAccuracy(value, value, value, len(belief.history.accuracies[shape]))
+    return result
+
+
+def wanted_accuracy(problem: ShapeProblem, answer: float) -> float:
+    """What another shape has to reach to stand for the answer: what was asked, or its accuracy."""
+    bound = problem.accuracy_bound
+    return answer if problem.goal == ACCURACY or bound is None else bound
+
+
+def depth_scaled(
+    known: Mapping[Shape, KnownAccuracy], base_width: int, wanted: float
+) -> Shape | None:
+    """The shape that scaling depth alone would have led to.
+
+    Of the shapes of the base width, the shallowest whose accuracy, measured or else predicted, is
+    at least the wanted; if there is none, the most accurate. None if no shape has that width.
+
+    Example:
+        >>> known = {Shape(d, 8): KnownAccuracy(d / 10, 0, 1, 0) for d in (1, 2, 3)}
+        >>> tuple(depth_scaled(known, 8, 0.15)), tuple(depth_scaled(known, 8, 0.9))
+        ((2, 8), (3, 8))
+    """
+    column = sorted(shape for shape in known if shape.width == base_width)
+    reaching = [shape for shape in column if known[shape].value >= wanted]
+    if reaching:
+        return reaching[0]
+    return max(column, key=lambda shape: known[shape].value, default=None)
+
+
+def largest(screening: Screening) -> Shape:
+    """The shape within the limits that takes most memory; if that is unknown, the deepest."""
+    return max(screening.feasible, key=lambda s: (screening.value("size", s) or 0.0, s))
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a search trained.
+
+    Attributes:
+        epochs: Reported in all, those of trainings cut short or failed included.
+        share: Its cost as a share of training every shape within the limits to the end.
+        uncounted: Trainings of shapes whose cost is unknown, as they are not within the limits.
+    """
+
+    epochs: int
+    share: float
+    uncounted: int
+
+
+def training_cost(
+    problem: ShapeProblem, screening: Screening, trials: list[FrozenTrial]
+) -> TrainingCost:
+    """The cost of a search: epochs, each weighed by what the problem takes its shape to cost."""
+    costs = problem.costs(screening)
+    full = problem.epochs or max([1, *(len(t.intermediate_values) for t in trials)])
+    spent, epochs, uncounted = 0.0, 0, 0
+    for trial in trials:
+        shape, count = shape_of(trial), epochs_of(trial, full)
+        if shape is None or count == 0:
+            continue
+        if shape not in costs:
+            uncounted += 1
+            continue
+        spent += costs[shape] * count
+        epochs += count
+    return TrainingCost(epochs, spent / (full * sum(costs.values())), uncounted)
+
+
+def epochs_of(trial: FrozenTrial, full: int) -> int:
+    """The epochs of a trial; a training that reports none has all of them once it is complete."""
+    return len(trial.intermediate_values) or (full if trial.state == TrialState.COMPLETE else 0)

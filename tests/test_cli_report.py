@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from problems import formula_objective
+from problems import table
+from typer.testing import CliRunner
+
+from optuna_shape import DesignSpace
+from optuna_shape import NoFeasibleShape
+from optuna_shape import ShapeProblem
+from optuna_shape import ShapeSampler
+from optuna_shape.cli import EXIT_BAD_INPUT
+from optuna_shape.cli import app
+from optuna_shape.cli._studies import StudyUnavailable
+from optuna_shape.cli._studies import open_study
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["report", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def make_study(storage: str | BaseStorage, name: str = "digits", trials: int = 2) -> optuna.Study:
+    space = DesignSpace(range(1, 4), (4, 8))
+    problem = ShapeProblem(space, "accuracy", ["latency <= 1 ms"], meter=table(space))
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        direction=problem.direction,
+        sampler=ShapeSampler(problem, seed=0),
+    )
+    study.optimize(formula_objective(problem), n_trials=trials)
+    return study
+
+
+def database(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    path = tmp_path / "study.db"
+    make_study(database(path))
+    return path
+
+
+def error(*arguments: object) -> str:
+    """The message of a command that has failed, which is one line."""
+    code, text = run(*arguments)
+    assert code == EXIT_BAD_INPUT
+    (line,) = text.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("form", ["url", "file", "folder"])
+def test_a_report_is_written_of_what_a_user_has(storage: Path, tmp_path: Path, form: str) -> None:
+    given = {"url": database(storage), "file": storage, "folder": tmp_path}[form]
+    page = tmp_path / "out" / "page.html"
+    code, text = run(given, "--output", page)
+    assert code == 0
+    assert text.strip() == f"Written: {page}, and all shapes to {page.with_suffix('.csv')}."
+    assert "depth 3, width 8" in page.read_text() or "depth 1, width 4" in page.read_text()
+
+
+def test_a_journal_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    make_study(JournalStorage(JournalFileBackend(str(path))))
+    assert run(path, "--output", tmp_path)[0] == 0
+    assert (tmp_path / "report.html").exists()
+
+
+def test_by_default_it_lies_in_the_folder_of_the_search(storage: Path, tmp_path: Path) -> None:
+    assert run(tmp_path)[0] == 0
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "report.csv").exists()
+
+
+def test_what_search_has_made_is_reported_with_its_network(tmp_path: Path) -> None:
+    space = ["--depth", "1", "--width", "4,6", "--constraint", "size <= 100 kB"]
+    arguments = ["search", *space, "--epochs", "1", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert run(tmp_path)[0] == 0
+    (network,) = tmp_path.glob("*/answer.safetensors")
+    text = (tmp_path / "report.html").read_text()
+    assert str(network.with_suffix("")) in text
+    assert "from optuna_shape.families import resnet" in text
+    assert "<th>data</th><td>digits</td>" in text, "how it was trained"
+    assert "weight_decay" in text
+
+
+def test_a_study_in_which_nothing_may_be_trained_is_reported(tmp_path: Path) -> None:
+    space = DesignSpace([1], [4])
+    problem = ShapeProblem(space, "accuracy", ["latency <= 1 ns"], meter=table(space))
+    study = optuna.create_study(
+        study_name="new", storage=database(tmp_path / "study.db"), direction="maximize"
+    )
+    with pytest.raises(NoFeasibleShape):
+        problem.screen(study)
+    code, text = run(tmp_path)
+    assert (code, text.strip()) == (0, f"Written: {tmp_path / 'report.html'}.")
+
+
+@pytest.mark.parametrize("form", ["sqlite:///{}", "{}"])
+def test_a_storage_that_is_not_there_is_not_made(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "missing.db"
+    assert str(path) in error(form.format(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
+    assert str(tmp_path / "study.db") in error(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE own (x)")
+    connection.close()
+    before = path.read_bytes()
+    assert "no storage of Optuna" in error(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nonsense://", "nonsense"),
+        ("://", "no URL"),
+        ("sqlite://", "no database"),
+        ("mysql+nodriver://user:secret@host/db", "cannot be opened"),
+    ],
+)
+def test_what_is_no_storage_is_told_without_its_password(address: str, said: str) -> None:
+    line = error(address)
+    assert said in line
+    assert "secret" not in line
+
+
+def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("notes")
+    assert "neither a SQLite database nor a journal" in error(path)
+
+
+def test_several_studies_need_a_name(storage: Path, tmp_path: Path) -> None:
+    make_study(database(storage), "other")
+    line = error(storage)
+    assert "'digits', 'other'" in line
+    assert "--study-name" in line
+    assert "There is 'digits', 'other'" in error(storage, "--study-name", "third")
+    assert run(storage, "--study-name", "other", "--output", tmp_path)[0] == 0
+    assert "Shape search: other" in (tmp_path / "report.html").read_text()
+
+
+def test_a_storage_without_studies_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "empty.db"
+    optuna.storages.RDBStorage(database(path))
+    assert "holds no study yet" in error(path)
+
+
+def test_a_study_of_something_else_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    study = optuna.create_study(study_name="other", storage=database(path))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert "holds no shape problem" in error(path)
+
+
+def test_a_file_that_cannot_be_written_is_told(storage: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert "cannot be written" in error(storage, "--output", blocked / "report.html")
+    (tmp_path / "taken.html").mkdir()
+    assert "cannot be written" in error(storage, "--output", tmp_path / "taken.html")
+
+
+def test_many_studies_are_not_all_listed(tmp_path: Path) -> None:
+    place = optuna.storages.RDBStorage(database(tmp_path / "study.db"))
+    for number in range(25):
+        optuna.create_study(study_name=f"study-{number:02}", storage=place)
+    with pytest.raises(StudyUnavailable, match="'study-19' and 5 more"):
+        open_study(str(tmp_path), None)
