@@ -27,6 +27,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib.typer",
 ]
+myst_heading_anchors = 2
 html_theme = "furo"
 html_title = project
 
@@ -49,9 +50,28 @@ nitpick_ignore_regex = [
 ]
 
 
+# Pages that begin with a file of the project, with links as they are from there.
+FILES = {"index": "README.md", "results": "benchmarks/RESULTS.md"}
+LINKS = {
+    "](benchmarks/RESULTS.md": "](results.md",
+    "](benchmarks/results/": "](../benchmarks/results/",
+    "](results/": "](../benchmarks/results/",
+}
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", include_files)
     app.connect("autodoc-process-signature", unwrap_aliases)
     app.connect("env-check-consistency", check_completeness)
+
+
+def include_files(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the text of the file before that of the page, where its links lead somewhere."""
+    if page in FILES:
+        text = (app.srcdir.parent / FILES[page]).read_text()
+        for link, there in LINKS.items():
+            text = text.replace(link, there)
+        source[0] = f"{text}\n{source[0]}"
 
 
 def unwrap_aliases(
