@@ -276,7 +276,12 @@ def test_several_workers_share_a_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, True)]
+    ("number", "to_all"),
+    [
+        (signal.SIGINT, True),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, True, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interruption_ends_all_workers_and_keeps_what_they_have(
     number: signal.Signals, to_all: bool, tmp_path: Path

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import multiprocessing
 import pickle
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +8,6 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.testing import pytest_samplers
 from optuna.trial import TrialState
 from problems import formula_objective
@@ -187,39 +183,6 @@ def test_threads_train_no_shape_twice(make_problem: MakeProblem) -> None:
     study = make_study(problem)
     study.optimize(formula_objective(problem), n_trials=40, n_jobs=4)
     assert Counter(shapes_of(study)) == Counter(problem.space.shapes)
-
-
-def _storage(kind: str, folder: Path) -> optuna.storages.BaseStorage | str:
-    if kind == "sqlite":
-        return f"sqlite:///{folder / 'shapes.db'}"
-    return JournalStorage(JournalFileBackend(str(folder / "shapes.log")))
-
-
-def _work(kind: str, folder: Path) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
-    space = DesignSpace(range(1, 5), range(4, 8))
-    problem = ShapeProblem(space, "accuracy", ["latency <= 1 s"], meter=table(space))
-    study = optuna.load_study(
-        study_name="s", storage=_storage(kind, folder), sampler=ShapeSampler(problem, seed=0)
-    )
-    study.optimize(formula_objective(problem))
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_processes_train_every_shape_exactly_once(kind: str, tmp_path: Path) -> None:
-    study = optuna.create_study(
-        study_name="s", storage=_storage(kind, tmp_path), direction="maximize"
-    )
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=(kind, tmp_path)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    expected = Counter(Shape(d, w) for d in range(1, 5) for w in range(4, 8))
-    assert Counter(shapes_of(study)) == expected
 
 
 def test_an_objective_that_forgets_to_record_is_told_at_once(make_problem: MakeProblem) -> None:

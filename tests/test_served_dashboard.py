@@ -118,7 +118,7 @@ def test_the_command_serves_the_study_and_ends_on_ctrl_c(database: str) -> None:
         assert [figure["id"] for figure in detail["plotly_graph_objects"]] == names[1:]
         study._storage.set_study_system_attr(study._study_id, key, before)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert process.stdout is not None
         assert process.stdout.read() == ""
 

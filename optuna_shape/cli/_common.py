@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -32,6 +34,9 @@ EXIT_BAD_INPUT = 2
 EXIT_NO_ANSWER = 3
 EXIT_NOT_VERIFIED = 4
 EXIT_INTERRUPTED = 130
+
+# Seconds in which further signals to end say nothing new.
+_GRACE = 5.0
 
 Family = Annotated[
     str,
@@ -126,10 +131,14 @@ def ends_as_interrupts() -> Iterator[None]:
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
+    last = -math.inf
+
     def interrupt(_: int, frame: FrameType | None) -> None:
-        for number in numbers:  # Once is enough: ending takes its time.
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        nonlocal last
+        # Ending takes its time, and one that was lost, as in a finalizer, may come again.
+        before, last = last, time.monotonic()
+        if last - before > _GRACE:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:

@@ -105,9 +105,7 @@ class Job:
                 "--prune judges a training by curves from random weights, which those of "
                 "--transfer are not. Leave one of them out."
             )
-        self.output.mkdir(parents=True, exist_ok=True)
-        storage = _open_storage(self.storage or f"sqlite:///{self.output / 'study.db'}")
-        measured_on = self._wait_for_measurements(storage) if self.train_only else None
+        measured_on = self._wait_for_measurements() if self.train_only else None
         images = load(self.data, root=self.data_root)
         space = make_space(
             self.family,
@@ -140,9 +138,10 @@ class Job:
             epochs=self.epochs,
         )
         name = self.study_name or self._study_name(problem, images)
+        self.output.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
             study_name=name,
-            storage=storage,
+            storage=_open_storage(self.storage or f"sqlite:///{self.output / 'study.db'}"),
             load_if_exists=True,
             direction=problem.direction,
             sampler=ShapeSampler(problem, seed=self.seed),
@@ -152,14 +151,14 @@ class Job:
         _check_training(study, self._training(images))
         return Search(self, problem, study, images, self.output / name, device)
 
-    def _wait_for_measurements(self, storage: BaseStorage | str) -> str:
+    def _wait_for_measurements(self) -> str:
         """Return the fingerprint of the device that the study's shapes were measured on."""
         if self.storage is None or self.study_name is None:
             raise InvalidProblem(
                 "--train-only joins a search that is under way elsewhere. Give the --storage and "
                 "--study-name of the worker that measures, and the same question."
             )
-        said = False
+        storage, said = _open_storage(self.storage), False
         while True:
             with contextlib.suppress(KeyError):  # There is no such study yet.
                 study = optuna.load_study(study_name=self.study_name, storage=storage)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from optuna_shape.cli._job import Job
 from optuna_shape.cli._job import Search
 from optuna_shape.errors import InvalidProblem
 
-# Seconds that a worker may take to end when it is asked to.
-_PATIENCE = 30.0
+# Seconds that workers may take to end when they are asked to, and asked again.
+_PATIENCE = (15.0, 15.0)
 
 
 def run_workers(search: Search, workers: int, trials: int | None) -> dict[Path, int]:
@@ -128,10 +129,12 @@ def _without_interrupts() -> Iterator[None]:
 def _end(processes: Sequence[BaseProcess]) -> None:
     with _without_interrupts():
         started = [process for process in processes if process.pid is not None]
+        for patience in _PATIENCE:
+            for process in started:
+                process.terminate()
+            deadline = time.monotonic() + patience
+            for process in started:
+                process.join(max(0.0, deadline - time.monotonic()))
         for process in started:
-            process.terminate()
-        for process in started:
-            process.join(_PATIENCE)
-            if process.is_alive():  # Stuck in something that no signal reaches.
-                process.kill()
-                process.join()
+            process.kill()  # If it is stuck in something that no signal reaches.
+            process.join()
