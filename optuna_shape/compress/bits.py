@@ -55,7 +55,9 @@ def windows(stream: bytes) -> Words:
     """
     padded = stream + bytes(-len(stream) % 4 + 8)
     words = np.frombuffer(padded, dtype=">u4").astype(np.uint64)
-    return (words[:-1] << np.uint64(32)) | words[1:]
+    result = words[:-1] << np.uint64(32)
+    result |= words[1:]
+    return result
 
 
 def unpack_numbers(stream: bytes, width: int, count: int) -> Integers:

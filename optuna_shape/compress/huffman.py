@@ -323,5 +323,10 @@ class _RunTable:
                 totals.append(total)
                 window <<= entry & _LENGTH
         sums = np.stack(totals, axis=1)
-        found = np.diff(sums, axis=1) >> np.uint64(48)
-        return found.view(np.int64), (sums[:, 1:] >> np.uint64(20) & _PASSED).view(np.int64)
+        del totals, total  # As large as the sums.
+        found = np.diff(sums, axis=1)
+        found >>= np.uint64(48)
+        passed = sums[:, 1:]
+        passed >>= np.uint64(20)
+        passed &= _PASSED
+        return found.view(np.int64), passed.view(np.int64)
