@@ -12,6 +12,10 @@ The parts are
 * ``product``: a vector, or a batch of them, times a matrix in HAM and sHAM, beside numpy's product
   with the plain matrix, the medians of repeats that take turns; and the most memory that a product
   takes besides the packed matrix.
+* ``network``: a residual network, trained, and for several shares of its weights pruned, shared
+  and packed: accuracies, the bytes of the whole file, and the seconds of each training.
+  ``snapshot`` begins where ``pruned`` does and adjusts only what is no weight; ``rounded`` also
+  has all numbers that are no weights in bfloat16. Validation chooses; ``test`` is said beside it.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import os
 import shlex
 import statistics
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -38,16 +43,30 @@ import torch
 import zstandard
 from torch import nn
 
+from optuna_shape import Shape
 from optuna_shape.compress.bits import Reader
 from optuna_shape.compress.coding import decode
 from optuna_shape.compress.coding import encode
 from optuna_shape.compress.matrices import HAM
 from optuna_shape.compress.matrices import SHAM
 from optuna_shape.compress.matrices import bound
+from optuna_shape.compress.measures import measure
 from optuna_shape.compress.measures import measure_tensor
+from optuna_shape.compress.measures import total
 from optuna_shape.compress.packed import PackedTensor
+from optuna_shape.compress.packed import save_packed
 from optuna_shape.compress.pruning import prune
+from optuna_shape.compress.retraining import adjust_snapshot
+from optuna_shape.compress.retraining import retrain_pruned
+from optuna_shape.compress.retraining import retrain_shared
 from optuna_shape.compress.sharing import share_weights
+from optuna_shape.compress.weights import weights_of
+from optuna_shape.families import resnet
+from optuna_shape.train.checkpoint import copied
+from optuna_shape.train.data import load
+from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.trainer import evaluate
+from optuna_shape.train.trainer import train
 
 RESULTS = Path(__file__).parent / "results"
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
@@ -196,9 +215,70 @@ def peak(call: Callable[[], object]) -> int:
     return most
 
 
+def network(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Yield a row for each share and step."""
+    data = load(arguments.data, root=arguments.data_root)
+    shape = Shape(*sizes(arguments.shape))
+    input_shape = tuple(data.train_x.shape[1:])
+    space = resnet([shape.depth], [shape.width], input_shape=input_shape, classes=data.classes)
+    torch.manual_seed(0)
+    model = space.build(shape)
+    few = -(-arguments.epochs // 2)
+    slow = Recipe(learning_rate=1e-3, weight_decay=0.0, warmup=0.1)
+
+    def row(step: str, share: float, begin: float) -> dict[str, object]:
+        seconds = time.perf_counter() - begin
+        accuracy = evaluate(model, data.validation_x, data.validation_y)
+        whole = total(measure(model).values())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a"
+            save_packed(path, model, space, shape, {"accuracy": accuracy})
+            size = path.stat().st_size
+        return {
+            "data": data.name,
+            "shape": arguments.shape,
+            "share": share,
+            "k": arguments.k[0],
+            "step": step,
+            "accuracy": f"{accuracy:.4f}",
+            "test": f"{evaluate(model, data.test_x, data.test_y):.4f}",
+            "seconds": f"{seconds:.1f}",
+            "plain_bytes": whole.plain_bytes,
+            "file_bytes": size,
+            "ratio": f"{whole.plain_bytes / size:.2f}",
+            "representation_bits": f"{whole.representation_bits:.0f}",
+            "entropy_bits": f"{whole.entropy_bits:.0f}",
+        }
+
+    begin = time.perf_counter()
+    train(model, data, epochs=arguments.epochs, seed=0)
+    yield row("trained", 0.0, begin)
+    trained = copied(model.state_dict())
+    for share in (0.8, 0.9, 0.95):
+        for step, retrain in (("snapshot", adjust_snapshot), ("pruned", retrain_pruned)):
+            model.load_state_dict(trained)
+            prune(model, share, scope="global")
+            begin = time.perf_counter()
+            retrain(model, data, epochs=few, seed=1)
+            yield row(step, share, begin)
+        begin = time.perf_counter()
+        share_weights(model, arguments.k[0])
+        yield row("shared", share, begin)
+        begin = time.perf_counter()
+        retrain_shared(model, data, epochs=few, seed=2, recipe=slow)
+        yield row("tuned", share, begin)
+        begin = time.perf_counter()
+        weights = weights_of(model)
+        for name, tensor in model.state_dict().items():
+            if name not in weights and tensor.is_floating_point():
+                tensor.copy_(tensor.bfloat16())
+        yield row("rounded", share, begin)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, object]]]] = {
     "coding": coding,
     "product": product,
+    "network": network,
 }
 
 
@@ -213,6 +293,10 @@ def main() -> None:
     parser.add_argument("--coding-size", default="4096x512", help="of the matrix that is coded")
     parser.add_argument("--k", type=int, nargs="+", default=[32], help="values of its weights")
     parser.add_argument("--product-sizes", default="4096x512,4096x4096", help="comma-separated")
+    parser.add_argument("--data", default="digits", help="that the network is trained on")
+    parser.add_argument("--data-root", type=Path, help="folder of torchvision's data sets")
+    parser.add_argument("--shape", default="2x16", help="depth x width of the network")
+    parser.add_argument("--epochs", type=int, default=20, help="half as many to retrain")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="said in the provenance; see below")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the tables")
@@ -233,7 +317,7 @@ def main() -> None:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        command = shlex.join(["python", *sys.argv])
+        command = shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR")
         tables.write_provenance(table, tables.provenance(command=command, part=part))
 
 
