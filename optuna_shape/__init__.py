@@ -17,6 +17,7 @@ from optuna_shape.errors import InvalidSpace
 from optuna_shape.errors import MeasurementUnavailable
 from optuna_shape.errors import NoFeasibleShape
 from optuna_shape.errors import NoisyMachine
+from optuna_shape.errors import PackingUnavailable
 from optuna_shape.errors import ShapeError
 from optuna_shape.errors import StudyMismatch
 from optuna_shape.filters import HardFilter
@@ -56,6 +57,7 @@ __all__ = [
     "Meter",
     "NoFeasibleShape",
     "NoisyMachine",
+    "PackingUnavailable",
     "Screening",
     "Shape",
     "ShapeDashboard",

@@ -53,3 +53,7 @@ class DataUnavailable(ShapeError, RuntimeError):
 
 class InvalidCheckpoint(ShapeError, ValueError):
     """A checkpoint is missing a part, or its parts do not belong together."""
+
+
+class PackingUnavailable(ShapeError, RuntimeError):
+    """A packed network needs a coder that is not installed."""

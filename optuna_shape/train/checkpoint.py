@@ -93,22 +93,12 @@ def save_checkpoint(
         weights = safetensors.torch.save(copied(model.state_dict()))
         info = {
             "format": _FORMAT,
-            "family": families.describe(space),
-            "shape": list(Shape(*shape)),
-            "properties": dict(properties),
-            "recipe": None if recipe is None else asdict(recipe),
-            "versions": {
-                "python": platform.python_version(),
-                "optuna_shape": version("optuna_shape"),
-                "torch": torch.__version__,
-            },
+            **describe(space, shape, properties, recipe),
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
         text = json.dumps(info, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InvalidCheckpoint(
-            f"properties={dict(properties)!r} cannot be saved: {error}. Give finite numbers."
-        ) from error
+        raise unsaved(properties, error) from error
     stem = _stem(path)
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_whole(_append(stem, _WEIGHTS), weights)
@@ -142,21 +132,9 @@ def load_checkpoint(
                 f"format {_FORMAT}. Install the version that wrote it: {info.get('versions')}."
             )
         digest = info["weights_sha256"]
-        recipe = info.get("recipe")  # Files of before it was kept have none.
-        result = CheckpointInfo(
-            family=None if info["family"] is None else dict(info["family"]),
-            shape=Shape(*info["shape"]),
-            properties=dict(info["properties"]),
-            versions=dict(info["versions"]),
-            recipe=None if recipe is None else dict(recipe),
-        )
+        result = read_info(info)
         if space is None:
-            if result.family is None:
-                raise InvalidCheckpoint(
-                    f"{stem}{_INFO} is of a network that a function of the user's own built, and "
-                    "no checkpoint holds such. Give its space: load_checkpoint(path, space)."
-                )
-            space = families.rebuild(result.family, [result.shape.depth], [result.shape.width])
+            space = described_space(result, f"{stem}{_INFO}", "load_checkpoint")
         model = space.build(result.shape)
     except InvalidCheckpoint:
         raise
@@ -178,6 +156,72 @@ def load_checkpoint(
             f"{result.shape}: {error}"
         ) from error
     return model.eval(), result
+
+
+def describe(
+    space: DesignSpace,
+    shape: tuple[int, int],
+    properties: Mapping[str, float],
+    recipe: Recipe | None,
+) -> dict[str, Any]:
+    """Return what :func:`read_info` reads, as JSON."""
+    return {
+        "family": families.describe(space),
+        "shape": list(Shape(*shape)),
+        "properties": dict(properties),
+        "recipe": None if recipe is None else asdict(recipe),
+        "versions": {
+            "python": platform.python_version(),
+            "optuna_shape": version("optuna_shape"),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def unsaved(properties: Mapping[str, float], error: Exception) -> InvalidCheckpoint:
+    """Return the error for a description that is no JSON, or has no finite numbers."""
+    return InvalidCheckpoint(
+        f"properties={dict(properties)!r} cannot be saved: {error}. Give finite numbers."
+    )
+
+
+def read_info(info: Mapping[str, Any]) -> CheckpointInfo:
+    """Undo :func:`describe`.
+
+    Raises:
+        KeyError, TypeError or ValueError: It is no description.
+    """
+    recipe = info.get("recipe")  # Files of before it was kept have none.
+    return CheckpointInfo(
+        family=None if info["family"] is None else dict(info["family"]),
+        shape=Shape(*info["shape"]),
+        properties=dict(info["properties"]),
+        versions=dict(info["versions"]),
+        recipe=None if recipe is None else dict(recipe),
+    )
+
+
+def described_space(info: CheckpointInfo, where: str, loader: str) -> DesignSpace:
+    """Return a space of one shape, that of the network.
+
+    Args:
+        info:
+            Describes the network.
+        where:
+            The file that does.
+        loader:
+            The function that is told the space where this one cannot be.
+
+    Raises:
+        InvalidCheckpoint: The network is of a ``build`` of the user's own.
+        ShapeError: The description is malformed.
+    """
+    if info.family is None:
+        raise InvalidCheckpoint(
+            f"{where} is of a network that a function of the user's own built, and no checkpoint "
+            f"holds such. Give its space: {loader}(path, space)."
+        )
+    return families.rebuild(info.family, [info.shape.depth], [info.shape.width])
 
 
 def _stem(path: str | os.PathLike[str]) -> Path:

@@ -105,7 +105,7 @@ class Recipe:
         The first of its two groups holds the weights that decay, the second all other parameters,
         either in the order of the network's parameters.
         """
-        weights = _decayed_weights(network)
+        weights = decayed_weights(network)
         decayed = set(weights)
         groups = [
             {"params": weights, "weight_decay": self.weight_decay},
@@ -141,7 +141,7 @@ _LAYERS = (
 )
 
 
-def _decayed_weights(network: nn.Module) -> list[nn.Parameter]:
+def decayed_weights(network: nn.Module) -> list[nn.Parameter]:
     """See :attr:`Recipe.weight_decay`; in the order of the network's parameters."""
     weights = {
         parameter
@@ -161,7 +161,7 @@ def grouped_weights(network: nn.Module) -> list[nn.Parameter]:
     """
     layers = [module.weight for module in network.modules() if isinstance(module, _LAYERS)]
     last = set(layers[-1:])
-    return [weight for weight in _decayed_weights(network) if weight not in last]
+    return [weight for weight in decayed_weights(network) if weight not in last]
 
 
 @torch.no_grad()

@@ -75,6 +75,7 @@ def train(
     recipe: Recipe = _DEFAULT,
     teacher: Teacher | None = None,
     progress: Path | None = None,
+    adjust: Callable[[], None] | None = None,
 ) -> float:
     """Train a network in place and return its accuracy on the validation set.
 
@@ -115,6 +116,10 @@ def train(
             by killing the process, it goes on after the last epoch kept there, whatever the
             weights of ``model``; ``report`` is first called again for the epochs before. A file
             that is damaged, or of another training, is logged as a warning and replaced.
+        adjust:
+            Called in each step between the gradients and the optimizer, and may change the
+            gradients of the parameters. Trainings that differ in it alone are told apart by no
+            ``progress``.
 
     Returns:
         The validation accuracy after the last epoch, a fraction in [0, 1]. NaN if the training
@@ -157,6 +162,7 @@ def train(
                 rates[(epoch - 1) * steps : epoch * steps],
                 loss_of,
                 recipe.group_decay,
+                adjust,
             )
             right, finite = _count(model, validation_x, validation_y)
             if not (finite and math.isfinite(loss)):
@@ -219,6 +225,7 @@ def _train_epoch(
     rates: Sequence[float],
     loss_of: _Loss,
     group_decay: float,
+    adjust: Callable[[], None] | None,
 ) -> float:
     """Train for one epoch, a step for each learning rate.
 
@@ -240,6 +247,8 @@ def _train_epoch(
             The loss of a batch.
         group_decay:
             See :attr:`Recipe.group_decay`.
+        adjust:
+            May change the gradients of each step.
 
     Returns:
         The sum of the losses of all steps; not finite if the training diverged.
@@ -262,6 +271,8 @@ def _train_epoch(
             loss = loss_of(inputs, model(inputs).float(), y[batch])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if adjust is not None:
+            adjust()
         optimizer.step()
         if group_decay:
             shrink_groups(grouped, rate * group_decay)

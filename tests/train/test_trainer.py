@@ -407,3 +407,23 @@ def test_a_training_on_a_gpu_goes_on(tmp_path: Path) -> None:
     _, accuracies = run(seed=1)
     assert accuracies[:2] == first
     assert accuracies == pytest.approx(whole, abs=FEW_IMAGES)
+
+
+def test_gradients_may_be_adjusted_in_each_step() -> None:
+    plain, same, frozen = network(), network(), network()
+    calls: list[int] = []
+    train(plain, DATA, epochs=2, seed=0)
+    train(same, DATA, epochs=2, seed=0, adjust=lambda: calls.append(1))
+    assert len(calls) == 2 * (101 // 32)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, same.state_dict()[name])
+    before = {name: p.detach().clone() for name, p in frozen.named_parameters()}
+
+    def drop() -> None:
+        for parameter in frozen.parameters():
+            assert parameter.grad is not None
+            parameter.grad.zero_()
+
+    train(frozen, DATA, epochs=1, seed=0, adjust=drop, recipe=Recipe(weight_decay=0.0))
+    for name, parameter in frozen.named_parameters():
+        assert torch.equal(parameter, before[name])

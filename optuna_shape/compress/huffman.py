@@ -1,0 +1,332 @@
+"""Canonical Huffman codes, limited in length so that one look into a table decodes a symbol.
+
+A stream of them is cut into blocks that can be decoded side by side: numpy takes one step in all
+blocks at once. Where each block begins costs about a byte.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from optuna_shape.compress import bits
+from optuna_shape.compress.bits import Integers
+from optuna_shape.compress.bits import Reader
+from optuna_shape.compress.bits import Words
+
+#: Bits of the longest code.
+LONGEST = 16
+#: Most symbols of an alphabet. Half of what codes of 16 bits could tell apart.
+MOST_SYMBOLS = 2 ** (LONGEST - 1)
+# Blocks decoded side by side: enough for numpy to be busy with, few enough for a cache.
+_LANES = 4096
+_RUN_LANES = 1024
+# An entry of a decoding table holds a symbol above the bits of its code.
+_LENGTH_BITS = np.uint64(5)
+_LENGTH = np.uint64(31)
+# An entry of a table of runs holds bits used, symbols passed above them, and one of the symbols.
+_USED = np.uint64(2**20 - 1)
+_PASSED = np.uint64(2**28 - 1)
+
+
+def code_lengths(counts: Integers, longest: int = LONGEST) -> npt.NDArray[np.uint8]:
+    """Return the lengths of the best prefix code whose codes are not too long.
+
+    By package-merge [Larmore1990]_: coins of ``2**-l`` for each symbol and length are bought for
+    the least sum of counts.
+
+    Args:
+        counts: ``(k,)`` how often each symbol occurs; at most ``2**longest`` do.
+        longest: Bits of the longest code.
+
+    Returns:
+        ``(k,)`` bits of each code; 0 for symbols that do not occur, 1 for one that occurs alone.
+
+    .. [Larmore1990] Larmore, Hirschberg. A fast algorithm for optimal length-limited Huffman
+       codes. J. ACM 37, 1990.
+    """
+    lengths = np.zeros(len(counts), dtype=np.uint8)
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    if len(order) < 2:
+        lengths[order] = 1
+        return lengths
+    singles = counts[order].astype(np.int64)
+    packages = singles[:0]
+    levels = []
+    for _ in range(longest):
+        coins = np.concatenate([singles, packages])
+        ranking = np.argsort(coins, kind="stable")
+        levels.append(ranking < len(singles))
+        pairs = coins[ranking][: len(coins) // 2 * 2]
+        packages = pairs[::2] + pairs[1::2]
+    bought = 2 * (len(order) - 1)
+    for single in reversed(levels):
+        number = int(single[:bought].sum())
+        lengths[order[:number]] += 1
+        bought = 2 * (bought - number)
+    return lengths
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """A canonical code, which follows from the lengths alone.
+
+    Attributes:
+        lengths: ``(k,)`` bits of each code, 0 for symbols that have none.
+
+    Raises:
+        ValueError: No complete prefix code has these lengths.
+    """
+
+    lengths: npt.NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        used = self.lengths[self.lengths > 0].astype(np.int64)
+        alone = len(used) == 1 and used[0] == 1
+        if len(used) == 0 or used.max() > LONGEST:
+            raise ValueError("a code has no symbols, or too long ones")
+        if not alone and (1 << (LONGEST - used)).sum() != 1 << LONGEST:
+            raise ValueError("code lengths make no complete prefix code")
+
+    @classmethod
+    def of(cls, counts: Integers) -> Code:
+        """Return the shortest code for these counts, of which one is above 0."""
+        return cls(code_lengths(counts))
+
+    @property
+    def longest(self) -> int:
+        """Bits of the longest code."""
+        return int(self.lengths.max())
+
+    @cached_property
+    def codes(self) -> npt.NDArray[np.int64]:
+        """The code of each symbol, ``(k,)``."""
+        order = np.argsort(self.lengths, kind="stable")
+        order = order[self.lengths[order] > 0]
+        unused = self.longest - self.lengths[order].astype(np.int64)
+        room = 1 << unused
+        codes = np.zeros(len(self.lengths), dtype=np.int64)
+        codes[order] = (np.cumsum(room) - room) >> unused
+        return codes
+
+    @cached_property
+    def table(self) -> Words:
+        """For each beginning of ``longest`` bits, the symbol above the 5 bits of its length."""
+        order = np.argsort(self.lengths, kind="stable")
+        order = order[self.lengths[order] > 0]
+        lengths = self.lengths[order].astype(np.uint64)
+        room = 1 << (self.longest - self.lengths[order].astype(np.int64))
+        if len(order) == 1:
+            room *= 2
+        return np.repeat((order.astype(np.uint64) << _LENGTH_BITS) | lengths, room)
+
+    def size(self, counts: Integers) -> int:
+        """Bits of all symbols, without the code itself."""
+        return int(self.lengths.astype(np.int64) @ counts.astype(np.int64))
+
+    def to_bytes(self) -> bytes:
+        """Write the lengths; the number of symbols is the reader's to know."""
+        plain = bits.pack_numbers(self.lengths, int(_LENGTH_BITS))
+        squeezed = zlib.compress(self.lengths.tobytes(), 9)
+        if len(squeezed) + 2 < len(plain):
+            return bits.whole(len(squeezed)) + squeezed
+        return bits.whole(0) + plain
+
+    @classmethod
+    def read(cls, reader: Reader, symbols: int) -> Code:
+        """Undo :meth:`to_bytes`; :exc:`ValueError` where that fails."""
+        squeezed = reader.whole(reader.left)
+        if squeezed == 0:
+            return cls(reader.numbers(symbols, int(_LENGTH_BITS)).astype(np.uint8))
+        try:
+            plain = zlib.decompressobj().decompress(reader.take(squeezed), symbols + 1)
+        except zlib.error as error:
+            raise ValueError(f"code lengths are damaged: {error}") from error
+        if len(plain) != symbols:
+            raise ValueError(f"{len(plain)} code lengths are no code of {symbols} symbols")
+        return cls(np.frombuffer(plain, dtype=np.uint8))
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Symbols as codes, in blocks.
+
+    Attributes:
+        code: Of the symbols.
+        count: Number of symbols.
+        block: Symbols of each block but the last.
+        starts: ``(blocks,)`` first bit of each block.
+        content: The codes.
+    """
+
+    code: Code
+    count: int
+    block: int
+    starts: npt.NDArray[np.int64]
+    content: bytes
+
+    @classmethod
+    def of(cls, symbols: Integers, code: Code, block: int) -> Stream:
+        """Encode ``(q,)`` symbols."""
+        lengths = code.lengths[symbols]
+        content = bits.pack(code.codes[symbols], lengths)
+        firsts = np.arange(0, len(symbols), block)
+        sizes = np.add.reduceat(lengths, firsts, dtype=np.int64) if len(symbols) else firsts
+        return cls(code, len(symbols), block, np.cumsum(sizes) - sizes, content)
+
+    def to_bytes(self) -> bytes:
+        """Write the codes and where blocks begin; code, count and block are the reader's."""
+        sizes = np.diff(self.starts)
+        least = int(sizes.min(initial=2**62)) if len(sizes) else 0
+        width = bits.width_of(int((sizes - least).max(initial=0)))
+        parts = [
+            bits.whole(len(self.content)),
+            bits.whole(least),
+            bits.whole(width),
+            bits.pack_numbers(sizes - least, width),
+            self.content,
+        ]
+        return b"".join(parts)
+
+    @classmethod
+    def read(cls, reader: Reader, code: Code, count: int, block: int) -> Stream:
+        """Undo :meth:`to_bytes`; :exc:`ValueError` where that fails."""
+        length = reader.whole(reader.left)
+        least = reader.whole(8 * length)
+        width = reader.whole(32)
+        blocks = -(-count // block)
+        sizes = reader.numbers(max(0, blocks - 1), width).astype(np.int64) + least
+        starts = np.concatenate([np.zeros(min(1, blocks), np.int64), np.cumsum(sizes)])
+        content = reader.take(length)
+        if blocks and starts[-1] > 8 * length:
+            raise ValueError("a block begins after the end of its stream")
+        return cls(code, count, block, starts, content)
+
+    @cached_property
+    def _windows(self) -> Words:
+        return bits.windows(self.content)
+
+    def decode(self) -> npt.NDArray[np.uint16]:
+        """Return all symbols."""
+        parts = [symbols for _, symbols in self.parts()]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
+
+    def parts(self) -> Iterator[tuple[int, npt.NDArray[np.uint16]]]:
+        """Yield the symbols part by part, each with the number of symbols before it."""
+        for first in range(0, len(self.starts), _LANES):
+            before = first * self.block
+            symbols = self._decode_lanes(self.starts[first : first + _LANES])
+            yield before, symbols.reshape(-1)[: self.count - before]
+
+    def _decode_lanes(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+        """Decode blocks side by side, ``(lanes, block)``."""
+        windows, table = self._windows, self.code.table
+        longest = self.code.longest
+        top = np.uint64(64 - longest)
+        position = starts.astype(np.uint64)
+        steps = min(self.block, self.count)
+        result = np.empty((steps, len(starts)), dtype=np.uint16)
+        for begin in range(0, steps, 33 // longest):
+            window = look(windows, position)
+            for step in range(begin, min(begin + 33 // longest, steps)):
+                entry = table[(window >> top).view(np.int64)]
+                result[step] = entry >> _LENGTH_BITS
+                entry &= _LENGTH
+                window <<= entry
+                position += entry
+        return np.ascontiguousarray(result.T)
+
+    @cached_property
+    def _runs(self) -> _RunTable:
+        return _RunTable(self.code)
+
+    def parts_above_zero(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]]:
+        """Yield positions and symbols of all symbols but 0, part by part and in order.
+
+        Whole runs of zeros are passed over in one step, so that the time follows the number of
+        the others.
+        """
+        for first in range(0, len(self.starts), _RUN_LANES):
+            found, passed = self._runs.decode(
+                self._windows, self.starts[first : first + _RUN_LANES], self.block
+            )
+            here = (found > 0) & (passed <= self.block)
+            before = np.arange(first, first + len(here)) * self.block - 1
+            positions = np.repeat(before, here.sum(axis=1)) + passed[here]
+            end = np.searchsorted(positions, self.count)
+            yield positions[:end], found[here][:end].astype(np.uint16)
+
+
+def look(windows: Words, position: Words) -> Words:
+    """Return 64 bits that begin with at least 33 from each position of a stream on.
+
+    Positions behind the end, which only a damaged stream has, read its last bits.
+    """
+    begun: Words = windows.take((position >> np.uint64(5)).view(np.int64), mode="clip")
+    return begun << (position & np.uint64(31))
+
+
+class _RunTable:
+    """Decodes a run of symbol 0, and the other symbol after it, by one look into a table."""
+
+    def __init__(self, code: Code) -> None:
+        self._bits = min(LONGEST, code.longest + 8)
+        window = np.arange(1 << self._bits, dtype=np.int64)
+        used = np.zeros_like(window)
+        run = np.zeros_like(window)
+        running = np.ones(len(window), dtype=np.bool_)
+        while running.any():
+            found, length = self._first(code, window << used)
+            running &= (found == 0) & (used + length <= self._bits)
+            used += np.where(running, length, 0)
+            run += running
+        found, length = self._first(code, window << used)
+        other = (found > 0) & (used + length <= self._bits)
+        used += np.where(other, length, 0)
+        passed = run + other
+        self._table: Words = ((np.where(other, found, 0) << 48) | (passed << 20) | used).view(
+            np.uint64
+        )
+
+    def _first(
+        self, code: Code, window: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        within = window & ((1 << self._bits) - 1)
+        entry = code.table[within >> (self._bits - code.longest)].astype(np.int64)
+        return entry >> 5, entry & 31
+
+    def decode(
+        self, windows: Words, starts: npt.NDArray[np.int64], block: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Decode blocks side by side, up to the end of each or beyond.
+
+        Returns:
+            ``(lanes, steps)`` symbols found, 0 where a step found none; and the number of
+            symbols of the block up to there.
+        """
+        top = np.uint64(64 - self._bits)
+        starts = starts.view(np.uint64)
+        total = np.zeros_like(starts)
+        totals = [total]
+        while (total >> np.uint64(20) & _PASSED).min() < block:
+            window = look(windows, starts + (total & _USED))
+            for _ in range(33 // self._bits):
+                entry = self._table[(window >> top).view(np.int64)]
+                # A total has the sum of each field, so differences of totals are entries.
+                total = total + entry
+                totals.append(total)
+                window <<= entry & _LENGTH
+        sums = np.stack(totals, axis=1)
+        del totals, total  # As large as the sums.
+        found = np.diff(sums, axis=1)
+        found >>= np.uint64(48)
+        passed = sums[:, 1:]
+        passed >>= np.uint64(20)
+        passed &= _PASSED
+        return found.view(np.int64), passed.view(np.int64)
