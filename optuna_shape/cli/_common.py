@@ -14,8 +14,10 @@ from typing import TypeVar
 
 import optuna
 import typer
+from optuna.exceptions import StorageInternalError
 from rich.console import Console
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
 from optuna_shape.errors import EnergyUnavailable
 from optuna_shape.errors import InvalidProblem
@@ -99,7 +101,11 @@ def make_console() -> Console:
 
 @contextlib.contextmanager
 def errors_in_a_line(console: Console) -> Iterator[None]:
-    """What a user can mend is said in one line; anything else keeps its traceback."""
+    """What a user can mend is said in one line; anything else keeps its traceback.
+
+    Raises:
+        typer.Exit: Something was said.
+    """
     try:
         yield
     except ShapeError as error:
@@ -108,13 +114,37 @@ def errors_in_a_line(console: Console) -> Iterator[None]:
             hint = " Here: --max-noise 0.5, say."
         elif isinstance(error, EnergyUnavailable):
             hint = " Here: --watts 45."
-        console.print(
-            Text.assemble((f"{type(error).__name__}:", "red"), f" {error}{hint}"),
-            # A program that reads it finds it in one line; a person sees whole words.
-            soft_wrap=not console.is_terminal,
-        )
+        _print_error(console, error, f"{error}{hint}")
         no_answer = isinstance(error, NoisyMachine | NoFeasibleShape)
         raise typer.Exit(EXIT_NO_ANSWER if no_answer else EXIT_BAD_INPUT) from None
+    except Exception as error:
+        cause = _storage_failure(error)
+        if cause is None:
+            raise
+        text = (
+            f"The storage fails: {' '.join(str(cause).split())}. What it holds is kept; once it "
+            "answers again, go on by the same command."
+        )
+        _print_error(console, cause, text)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _storage_failure(error: BaseException | None) -> BaseException | None:
+    """What became of the storage, if that is behind an error, else None."""
+    # Where the end of a trial cannot be stored, Optuna trips over that: look at what was before.
+    while error is not None and not isinstance(error, (StorageInternalError, SQLAlchemyError)):
+        error = error.__context__
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__  # The innermost says what happened.
+    return error
+
+
+def _print_error(console: Console, error: BaseException, text: str) -> None:
+    console.print(
+        Text.assemble((f"{type(error).__name__}:", "red"), f" {text}"),
+        # A program that reads it finds it in one line; a person sees whole words.
+        soft_wrap=not console.is_terminal,
+    )
 
 
 @contextlib.contextmanager
