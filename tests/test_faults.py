@@ -646,7 +646,9 @@ def test_a_full_disk_under_the_study_is_told_and_loses_nothing(tmp_path: Path) -
     arguments = (*QUESTION, "--epochs", "1", "--output", str(output))
     output.mkdir()
     database = output / "study.db"
+    # The last page of the table is all but full, so that the file has to grow.
     new_study(f"sqlite:///{database}")
+    open_storage(f"sqlite:///{database}").set_study_system_attr(1, "filler", "x" * 3000)
     assert run(Command(arguments, log, limit=database.stat().st_size)) == EXIT_FAILED
     assert "The storage fails" in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -29,6 +29,9 @@ from optuna_shape.families import FAMILIES
 
 _T = TypeVar("_T")
 
+# More depths or widths than any search could measure, and no slip of the pen fills the memory.
+_MOST_INTEGERS = 10_000
+
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_NO_ANSWER = 3
@@ -181,11 +184,16 @@ def integers(text: str | None, option: str) -> tuple[int, ...] | None:
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
         try:
-            result += range(int(low), int(high) + 1) if dash else [int(low)]
+            values = range(int(low), int(high if dash else low) + 1)
         except ValueError:
             raise InvalidSpace(
                 f"{option} {text!r} is no list of integers; write it like 1-6 or 4,8,16."
             ) from None
+        if len(result) + len(values[:_MOST_INTEGERS]) >= _MOST_INTEGERS:
+            raise InvalidSpace(
+                f"{option} {text!r} is too many; give fewer than {_MOST_INTEGERS} integers."
+            )
+        result += values
     return tuple(result)
 
 

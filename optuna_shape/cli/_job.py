@@ -37,6 +37,7 @@ from optuna_shape.pruner import ShapePruner
 from optuna_shape.records import PARENT
 from optuna_shape.records import REASON
 from optuna_shape.records import StudyRecords
+from optuna_shape.records import reading
 from optuna_shape.sampler import ShapeSampler
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
@@ -340,12 +341,13 @@ def _check_training(study: optuna.Study, training: dict[str, Any]) -> None:
     if stored is None:
         records.write_training(training)
         return
-    theirs, ours = _flat(stored), _flat(training)
-    differences = [
-        f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
-        for name in sorted({*theirs, *ours})
-        if theirs.get(name) != ours.get(name)
-    ]
+    with reading("training"):
+        theirs, ours = _flat(stored), _flat(training)
+        differences = [
+            f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
+            for name in sorted({*theirs, *ours})
+            if theirs.get(name) != ours.get(name)
+        ]
     if differences:
         raise StudyMismatch(
             f"The study {study.study_name!r} trains otherwise: {'; '.join(differences)}. Use the "

@@ -205,7 +205,7 @@ def load_checkpoint(
         model = space.build(result.shape)
     except InvalidCheckpoint:
         raise
-    except (KeyError, TypeError, ValueError, ShapeError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, ShapeError) as error:
         raise InvalidCheckpoint(
             f"{stem}{_INFO} does not describe a network: {type(error).__name__}: {error}. "
             "Save the checkpoint again."
