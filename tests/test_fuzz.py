@@ -69,7 +69,7 @@ JSON = st.recursive(
         st.none(),
         st.booleans(),
         st.integers(-3, 300),
-        st.sampled_from([10**400, -(10**20), 2**31, 1e308]),
+        st.sampled_from([-(10**400), 1e308]),
         st.floats(),
         st.text(max_size=8),
     ),
@@ -223,6 +223,14 @@ def test_a_description_of_a_network_is_read_or_refused(
         with contextlib.suppress(InvalidCheckpoint):
             model, _ = load_checkpoint(path, space)
             assert isinstance(model, torch.nn.Module)
+
+
+@pytest.mark.parametrize("depth", [2**31, 10**400])
+def test_a_network_that_no_file_could_hold_is_not_built(depth: int, tmp_path: Path) -> None:
+    path, info, _ = _saved(tmp_path)
+    path.with_suffix(".json").write_text(json.dumps({**info, "shape": [depth, 4]}))
+    with pytest.raises(InvalidCheckpoint, match="bytes"):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"format":' * 50_000, "\ud800", "1" * 5000])

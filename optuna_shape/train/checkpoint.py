@@ -195,6 +195,11 @@ def load_checkpoint(
             versions=dict(info["versions"]),
             recipe=None if recipe is None else dict(recipe),
         )
+        if max(result.shape) > len(weights):
+            raise InvalidCheckpoint(
+                f"{stem}{_INFO} describes a network of shape {result.shape}, and {stem}{_WEIGHTS} "
+                f"has only {len(weights)} bytes. Save the checkpoint again."
+            )
         if space is None:
             if result.family is None:
                 raise InvalidCheckpoint(
