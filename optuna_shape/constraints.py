@@ -47,11 +47,14 @@ _PRINTED = {
     "flops": ("", "k", "M", "G", "T"),
 }
 
-_NUMBER = r"[-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# Beyond that and its inverse, arithmetic loses digits or all of it.
+_LEAST = 1e-250
+
+_NUMBER = r"[-+]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _CONSTRAINT = re.compile(
     rf"\s*(?P<property>[A-Za-z_]+)\s*(?P<relation><=|>=|==|=|<|>|≤|≥)\s*"
     rf"(?P<value>{_NUMBER}|nan|inf)\s*(?P<unit>[A-Za-zµμ%]*)"
-    r"(?:\s+of\s+\(?\s*(?P<depth>\d+)\s*[,x]\s*(?P<width>\d+)\s*\)?)?\s*",
+    r"(?:\s+of\s+\(?\s*(?P<depth>\d{1,9})\s*[,x]\s*(?P<width>\d{1,9})\s*\)?)?\s*",
     re.IGNORECASE,
 )
 
@@ -113,19 +116,16 @@ Units of size: B, kB, MB, GB, KiB, MiB, GiB.
                 f"{text!r} bounds {name} by {match['relation']!r}; "
                 f"{name} can only be bounded by '{name} {relation} ...'."
             )
-        value = float(match["value"])
-        if not math.isfinite(value) or value <= 0:
-            raise InvalidConstraint(
-                f"The bound in {text!r} is {match['value']}; it must be a number above 0."
-            )
+        value = _checked(float(match["value"]), text)
         if match["depth"] is not None:
             if match["unit"] != "%" or name == "accuracy":
                 raise InvalidConstraint(
                     f"{text!r} compares with a shape; only a percentage of a cost "
                     f"({', '.join(COSTS)}) can, like 'latency <= 60 % of (9, 16)'."
                 )
-            return cls(name, value / 100, Shape(int(match["depth"]), int(match["width"])))
-        bound = value * _unit(match["unit"], name, text)
+            share = _checked(value / 100, text)
+            return cls(name, share, Shape(int(match["depth"]), int(match["width"])))
+        bound = _checked(value * _unit(match["unit"], name, text), text)
         if name == "accuracy" and bound > 1:
             hint = f" Did you mean {value:g} %?" if match["unit"] == "" and value <= 100 else ""
             raise InvalidConstraint(
@@ -170,6 +170,15 @@ def format_quantity(name: str, value: float, *, digits: int = 3) -> str:
     if "e+" in whole:
         whole = f"{number:.0f}"
     return f"{whole} {chosen}".rstrip()
+
+
+def _checked(bound: float, text: str) -> float:
+    if not _LEAST <= bound <= 1 / _LEAST:
+        raise InvalidConstraint(
+            f"The bound in {text!r} is {bound:g}; it must be a number above 0, and no larger "
+            "than what can be measured."
+        )
+    return bound
 
 
 def _unit(written: str, name: str, text: str) -> float:

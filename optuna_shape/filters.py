@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 from typing import Literal
+from typing import TypeAlias
+from typing import get_args
 
 from optuna_shape.constraints import Constraint
 from optuna_shape.constraints import format_quantity
@@ -29,6 +31,8 @@ COUNTED_FINGERPRINT = "counted"
 #: Fewest shapes measured together: honest timing interleaves them.
 _BATCH = 16
 _STORE_EVERY = 1.0  # seconds, so that a slow storage is not asked for every batch
+
+Status: TypeAlias = Literal["within", "over", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Verdict:
         ['(1, 8)', '(1, 16)', '(2, 8)', '(2, 16)']
     """
 
-    status: Literal["within", "over", "undecided"]
+    status: Status
     reason: str = ""
     constraint: str = ""
     excess: float = 0.0
@@ -160,11 +164,17 @@ class Screening:
     def from_json(
         cls, stored: Mapping[str, Any], measurements: Mapping[str, Mapping[Shape, Measurement]]
     ) -> Screening:
-        """Make a screening of what :meth:`to_json` returned, and of the measurements."""
+        """Make a screening of what :meth:`to_json` returned, and of the measurements.
+
+        Raises:
+            LookupError, TypeError or ValueError: It returned something else.
+        """
         verdicts = {
-            Shape(depth, width): Verdict(*verdict) for depth, width, *verdict in stored["verdicts"]
+            Shape(int(depth), int(width)): _verdict_from_json(*verdict)
+            for depth, width, *verdict in stored["verdicts"]
         }
-        return cls(stored["fingerprint"], stored["bounds"], verdicts, measurements)
+        bounds = {str(text): float(bound) for text, bound in stored["bounds"].items()}
+        return cls(str(stored["fingerprint"]), bounds, verdicts, measurements)
 
 
 class Measurer:
@@ -438,6 +448,12 @@ def _own_verdict(own: ShapeFilter, shape: Shape) -> Verdict:
             answer.excess if answer.excess > 0 else 1.0,
         )
     return Verdict("within") if answer else Verdict("over", f"excluded by {name}", name, 1.0)
+
+
+def _verdict_from_json(status: Status, reason: str, constraint: str, excess: float) -> Verdict:
+    if status not in get_args(Status):
+        raise ValueError(f"{status!r} is no verdict")
+    return Verdict(status, str(reason), str(constraint), float(excess))
 
 
 def _dearness(constraint: Constraint) -> int:

@@ -45,8 +45,11 @@ from optuna_shape.measure.measurement import Meter
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import DIVERGED
 from optuna_shape.records import INTERRUPTED
+from optuna_shape.records import NEWER
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import claimed_shape
+from optuna_shape.records import is_storage_failure
+from optuna_shape.records import reading
 from optuna_shape.records import shape_of
 from optuna_shape.records import stop_loop
 from optuna_shape.space import DesignSpace
@@ -62,6 +65,10 @@ _logger = logging.getLogger(f"optuna.{__name__}")
 TrainingLoop = Callable[["nn.Module", Trial], float]
 
 _OF_THIS_PROCESS = ("_lock", "_screenings", "_costs")
+
+# What the description of a problem holds, and that of its space.
+_DESCRIBED = ("space", "goal", "constraints", "epochs", "filter_mode")
+_OF_SPACE = ("depths", "widths", "input_shape", "family", "name")
 
 #: Name of the constraint that an enqueued shape outside the design space violates.
 OUTSIDE = "design space"
@@ -271,7 +278,7 @@ class ShapeProblem:
         study, but their verdicts and measurements are.
 
         Raises:
-            StudyMismatch: The study holds no problem.
+            StudyMismatch: The study holds no problem, or one that this version cannot read.
 
         Example:
             >>> problem = ShapeProblem(DesignSpace([1, 2], [8]), "accuracy")
@@ -288,6 +295,14 @@ class ShapeProblem:
                 f"The study {study.study_name!r} holds no shape problem. "
                 "Run a search in it with ShapeSampler or problem.suggest first."
             )
+        _check_description(stored)
+        screening = records.screening()
+        with reading("problem"):
+            fingerprint = str(screening["fingerprint"]) if screening else "unknown"
+            return cls._from_description(stored, RecordedMeter(fingerprint))
+
+    @classmethod
+    def _from_description(cls, stored: Mapping[str, Any], meter: Meter) -> ShapeProblem:
         space = stored["space"]
         if space["family"] is not None:
             design = families.rebuild(
@@ -300,12 +315,11 @@ class ShapeProblem:
                 input_shape=space["input_shape"],
                 name=space["name"],
             )
-        screening = records.screening()
         return cls(
             design,
             stored["goal"],
             stored["constraints"],
-            meter=RecordedMeter(screening["fingerprint"] if screening else "unknown"),
+            meter=meter,
             epochs=stored["epochs"],
             filter_mode=stored["filter_mode"],
         )
@@ -363,35 +377,57 @@ class ShapeProblem:
             records.write_problem(own)
             stored = records.problem()
         assert stored is not None
+        _check_description(stored)
         differences = _differences(stored, own)
         if differences:
             raise StudyMismatch(
                 f"The study {study.study_name!r} is about another problem: "
                 f"{'; '.join(differences)}. Use another study_name, or ShapeProblem.from_study."
             )
-        records.release_dead_claims()
+        records.release_dead_claims(self.goal)
 
     def _stored_screening(self, records: StudyRecords) -> Screening | None:
         stored = records.screening()
         if stored is None:
             return None
-        if stored["fingerprint"] != self.fingerprint:
+        with reading("screening"):
+            fingerprint = str(stored["fingerprint"])
+        if fingerprint != self.fingerprint:
             if records.stop() is not None and not records.history().running:
                 return None
             _logger.warning(
                 "This worker's device is not the one that the study's verdicts were measured on "
-                f"({stored['fingerprint']}), so it only trains. To ask for this device, use "
-                "another study_name, or come back when the search has stopped."
+                f"({fingerprint}), so it only trains. To ask for this device, use another "
+                "study_name, or come back when the search has stopped."
             )
         return self._read_screening(records, stored)
 
     def _read_screening(self, records: StudyRecords, stored: Mapping[str, Any]) -> Screening:
-        measurements = records.measurements(stored["fingerprint"])
-        measurements.update(records.measurements(COUNTED_FINGERPRINT))
-        screening = Screening.from_json(stored, measurements)
+        with reading("screening"):
+            measurements = records.measurements(str(stored["fingerprint"]))
+            measurements.update(records.measurements(COUNTED_FINGERPRINT))
+            screening = Screening.from_json(stored, measurements)
+            self._check_screening(screening)
         # Filters are not stored, and ask no device: one that is new has its say too.
         excluded = ask_filters(self.filters, screening.feasible)
         return replace(screening, verdicts={**screening.verdicts, **excluded})
+
+    def _check_screening(self, screening: Screening) -> None:
+        """Check that it is one of this problem.
+
+        Raises:
+            ValueError: It is not.
+        """
+        if set(screening.verdicts) != set(self.space.shapes):
+            raise ValueError("its shapes are not those of the space")
+        if set(screening.bounds) != {str(constraint) for constraint in self.hard_constraints}:
+            raise ValueError("its constraints are not those of the problem")
+        goals = [] if self.goal == ACCURACY else [self.goal]
+        for quantity in (*goals, *(c.property for c in self.hard_constraints)):
+            for shape in screening.feasible:
+                value = screening.value(quantity, shape)
+                if value is None or not math.isfinite(value):
+                    raise ValueError(f"there is no {quantity} of {shape}")
 
     def known_screening(self, study: Study) -> Screening:
         """The verdicts as they stand, whatever the device; measured only if there are none."""
@@ -490,6 +526,7 @@ class ShapeProblem:
         stop = records.stop()
         if stop is not None:
             self._reject(trial, f"the search has stopped: {stop['reason']}")
+        records.release_dead_claims(self.goal, trial._trial_id)
         shape = self._suggest_integers(trial)
         if shape not in self.space:
             trial.set_constraint(OUTSIDE, 1.0)
@@ -552,10 +589,11 @@ class ShapeProblem:
         except InvalidAccuracy as error:
             records.write_failure(trial._trial_id, str(error))
             raise
-        trial.set_user_attr(ACCURACY, value)
         if self.accuracy_bound is not None:
             constraint = next(c for c in self.constraints if c.property == ACCURACY)
             trial.set_constraint(str(constraint), self.accuracy_bound - value)
+        # Last: whoever finds it takes the training for finished, should this worker die here.
+        trial.set_user_attr(ACCURACY, value)
         if self.goal == ACCURACY:
             return value
         shape = Shape(trial.params["depth"], trial.params["width"])
@@ -599,7 +637,7 @@ class ShapeProblem:
                 raise
             except BaseException as error:
                 records = StudyRecords(trial.study)
-                interrupted = not isinstance(error, Exception)
+                interrupted = not isinstance(error, Exception) or is_storage_failure(error)
                 failure = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
                 records.write_failure(trial._trial_id, failure)
                 raise
@@ -703,13 +741,31 @@ class ShapeProblem:
         )
 
 
+def _check_description(stored: Mapping[str, Any]) -> None:
+    """Refuse the description of a problem that asks what this version does not know.
+
+    Raises:
+        StudyMismatch: It holds more, or less, or something else.
+    """
+    with reading("problem"):
+        missing = {*_DESCRIBED} - set(stored) | {*_OF_SPACE} - set(stored["space"])
+        if missing:
+            raise KeyError(*sorted(missing))
+        unknown = set(stored) - {*_DESCRIBED} | set(stored["space"]) - {*_OF_SPACE}
+        if unknown:
+            raise StudyMismatch(
+                f"The study's problem holds {', '.join(map(repr, sorted(unknown)))}, which this "
+                f"version of optuna_shape does not know. {NEWER}"
+            )
+
+
 def _differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """What differs between two descriptions of a problem; the name of the space may."""
     result = []
-    for key in ("goal", "constraints", "epochs", "filter_mode"):
+    for key in [key for key in _DESCRIBED if key != "space"]:
         if stored[key] != own[key]:
             result.append(f"{key} {stored[key]!r} in the study, {own[key]!r} here")
-    for key in ("depths", "widths", "input_shape", "family"):
+    for key in [key for key in _OF_SPACE if key != "name"]:
         theirs, ours = stored["space"][key], own["space"][key]
         if theirs != ours and not (key == "family" and None in (theirs, ours)):
             result.append(f"{key} {theirs!r} in the study, {ours!r} here")

@@ -38,6 +38,7 @@ import math
 import os
 import random
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -51,14 +52,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 from typing import cast
 
+from optuna.exceptions import StorageInternalError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_shape.errors import StudyMismatch
 from optuna_shape.measure.measurement import Measurement
 from optuna_shape.space import Shape
 
@@ -77,6 +82,9 @@ _FAILURE = "shape:failure"
 _CERTAINTY = "shape:certainty"
 _TRAINING = "shape:training"
 
+#: Of everything that a study holds of this package.
+_FORMAT = 1
+
 ACCURACY = "accuracy"
 REASON = "reason"
 #: Of knowledge transfer: the trial that a network started from, what it has of it, and the trial
@@ -84,6 +92,20 @@ REASON = "reason"
 PARENT, INHERITED, TEACHER = "parent", "inherited", "teacher"
 INTERRUPTED = "interrupted"
 DIVERGED = "the training diverged: its accuracy is NaN. A lower learning rate may help"
+
+NEWER = (
+    "A newer version has written it: install that, by pip install --upgrade optuna_shape, or use "
+    "another study_name."
+)
+#: What reading something that is not what it should be raises.
+_MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 #: Longest attribute that every storage and the dashboard take.
 _MAX_CHARACTERS = 2045
@@ -103,7 +125,20 @@ _CLAIM_TIMEOUT = datetime.timedelta(days=1)
 # Waiting times are drawn by chance of their own: the user's seeded generators stay untouched.
 _chance = random.SystemRandom()
 _IMPORT = uuid.uuid4().hex
-_HOST = socket.gethostname()
+
+
+def _name_host() -> str:
+    """Name what gives processes their numbers: this machine, or a container on it."""
+    parts = [socket.gethostname()]
+    # Boards are often sold under one name, and containers may share that of their host.
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+_HOST = _name_host()
 
 
 #: What a worker has heard of others: the last beat of each, and since when it is unchanged.
@@ -234,27 +269,44 @@ class StudyRecords:
     def __init__(self, study: Study) -> None:
         self._storage: BaseStorage = study._storage
         self._study_id: int = study._study_id
+        self._local: Any = getattr(study, "_thread_local", None)
 
     # The problem.
 
     def problem(self) -> dict[str, Any] | None:
-        """The description of the problem that this study is about."""
-        return cast("dict[str, Any] | None", self._read_json(_PROBLEM))
+        """The description of the problem that this study is about.
+
+        Raises:
+            StudyMismatch: A newer version of this package has written it.
+        """
+        stored = self._read_json(_PROBLEM)
+        if stored is None:
+            return None
+        with reading("problem"):
+            written = int(stored.get("format", _FORMAT))
+            description = {name: value for name, value in stored.items() if name != "format"}
+        if written > _FORMAT:
+            raise StudyMismatch(
+                f"The study has format {written}, and this version of optuna_shape reads up to "
+                f"{_FORMAT}. {NEWER}"
+            )
+        return description
 
     def write_problem(self, description: Mapping[str, Any]) -> None:
-        self._write_json(_PROBLEM, description)
+        self._write_json(_PROBLEM, {"format": _FORMAT, **description})
 
     def training(self) -> dict[str, Any] | None:
         """How networks are trained, where that was written; JSON."""
-        training: dict[str, Any] | None = self._read_json(_TRAINING)
-        return training
+        return cast("dict[str, Any] | None", self._read_json(_TRAINING))
 
     def write_training(self, training: Mapping[str, Any]) -> None:
         self._write_json(_TRAINING, training)
 
     def seed(self) -> int:
         """The study's seed; 0 before a sampler has given it one."""
-        return int(self._attributes().get(_SEED, 0))
+        seed = self._attributes().get(_SEED, 0)
+        with reading("seed"):
+            return int(seed)
 
     def propose_seed(self, proposal: int) -> None:
         """Give the study its seed, unless it has one."""
@@ -269,10 +321,11 @@ class StudyRecords:
         result: dict[str, dict[Shape, Measurement]] = defaultdict(dict)
         for key, entry in self._attributes().items():
             if key.startswith(prefix):
-                quantity, width, _ = key.removeprefix(prefix).split(":")
-                for depth, row in entry.items():
-                    shape = Shape(int(depth), int(width))
-                    result[quantity][shape] = _measurement_from_json(row, fingerprint)
+                with reading(f"measurements {key!r}"):
+                    quantity, width, _ = key.removeprefix(prefix).split(":")
+                    for depth, row in entry.items():
+                        shape = Shape(int(depth), int(width))
+                        result[quantity][shape] = _measurement_from_json(row, fingerprint)
         return dict(result)
 
     def write_measurements(self, quantity: str, measurements: Mapping[Shape, Measurement]) -> None:
@@ -396,15 +449,16 @@ class StudyRecords:
         self._set(f"{lease}:{_worker()}", holder)
 
     def _announced(self, lease: str) -> dict[str, int]:
-        own = f"{lease}:{_worker()}"
-        return {
-            key.removeprefix(f"{lease}:"): holder["beat"]
-            for key, holder in self._attributes().items()
-            if key.startswith(f"{lease}:")
-            and key != own
-            and holder is not None
-            and _worker_is_alive(holder) is not False
-        }
+        own, attributes = f"{lease}:{_worker()}", self._attributes()
+        with reading("leases"):
+            return {
+                key.removeprefix(f"{lease}:"): int(holder["beat"])
+                for key, holder in attributes.items()
+                if key.startswith(f"{lease}:")
+                and key != own
+                and holder is not None
+                and _worker_is_alive(holder) is not False
+            }
 
     def _rivals(self, lease: str, heard: Heard, timeout: float) -> list[str]:
         """Others that have announced themselves, and are not taken for dead."""
@@ -422,7 +476,14 @@ class StudyRecords:
 
     def stop(self) -> dict[str, Any] | None:
         """The stored decision to end the search: ``kind``, ``reason`` and its figures."""
-        return cast("dict[str, Any] | None", self._attributes().get(_STOP))
+        stop = self._attributes().get(_STOP)
+        if stop is None:
+            return None
+        with reading("decision to stop"):
+            decision = {**stop, "kind": str(stop["kind"]), "reason": str(stop["reason"])}
+            if "answer" in decision:
+                decision["answer"] = list(_shape_from_json(decision["answer"]))
+            return decision
 
     def write_stop(self, decision: Mapping[str, Any]) -> None:
         self._set(_STOP, dict(decision))
@@ -435,11 +496,13 @@ class StudyRecords:
     def certainties(self) -> dict[int, float]:
         """Probability of a better shape after each trial, by trial number."""
         prefix = f"{_CERTAINTY}:"
-        return {
-            int(key.removeprefix(prefix)): probability
-            for key, probability in self._attributes().items()
-            if key.startswith(prefix)
-        }
+        attributes = self._attributes()
+        with reading("probability of a better shape"):
+            return {
+                int(key.removeprefix(prefix)): float(probability)
+                for key, probability in attributes.items()
+                if key.startswith(prefix)
+            }
 
     def write_certainty(self, trial_number: int, probability: float) -> None:
         # A finished trial takes no more attributes, so the study keeps it.
@@ -470,6 +533,8 @@ class StudyRecords:
             "trial": trial_id,
             "shape": list(shape),
             "replicate": replicate,
+            # Within optimize, a thread has one trial at a time, and the trial ends with it.
+            "loop": getattr(self._local, "in_optimize_loop", False),
             **_identity(),
         }
         self._storage.set_trial_system_attr(trial_id, _CLAIM, claim)
@@ -500,15 +565,34 @@ class StudyRecords:
                 return Objection(f"{shape} has been trained by trial {number}", final=True)
         return None
 
-    def release_dead_claims(self) -> None:
-        """End the trials of workers of this machine that are certainly dead."""
+    def release_dead_claims(self, goal: str, trial_id: int | None = None) -> None:
+        """End the trials that nobody trains any more: their workers are certainly dead.
+
+        Where the accuracy is stored, only the end was missing, and the trial is complete.
+
+        Args:
+            goal: Name of the user attribute that is the value of a complete trial.
+            trial_id: The trial that this thread is at. Within ``optimize`` it has left all others
+                behind, as when the storage was gone at their end.
+        """
         for trial in self.trials():
             claim = _claim_of(trial)
-            if trial.state == TrialState.RUNNING and claim and _worker_is_alive(claim) is False:
+            if trial.state != TrialState.RUNNING or not claim:
+                continue
+            left = trial_id not in (None, trial._trial_id) and claim.get("loop")
+            if _worker_is_alive(claim) is False or (left and _is_of_this_thread(claim)):
                 # Another worker may be quicker, which is as good.
-                with contextlib.suppress(RuntimeError):
-                    self.write_failure(trial._trial_id, INTERRUPTED)
-                    self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    self._end(trial, goal)
+
+    def _end(self, trial: FrozenTrial, goal: str) -> None:
+        if ACCURACY in trial.user_attrs:
+            with reading(f"{goal} of trial {trial.number}"):
+                values = [float(trial.user_attrs[goal])]
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, values)
+        else:
+            self.write_failure(trial._trial_id, INTERRUPTED)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def write_properties(self, trial_id: int, properties: Mapping[str, float]) -> None:
         """Show measured properties of a trial, in SI units, as user attributes."""
@@ -545,8 +629,10 @@ class StudyRecords:
         header = attributes.get(key)
         if header is None:
             return None
-        pieces = (attributes[f"{key}:{header['digest']}:{i}"] for i in range(header["pieces"]))
-        return json.loads("".join(pieces))
+        with reading(key.removeprefix("shape:")):
+            digest = header["digest"]
+            pieces = (attributes[f"{key}:{digest}:{i}"] for i in range(header["pieces"]))
+            return json.loads("".join(pieces))
 
 
 def read_history(trials: Iterable[FrozenTrial]) -> History:
@@ -574,13 +660,12 @@ def read_history(trials: Iterable[FrozenTrial]) -> History:
         if whole or (trial.state.is_finished() and trial.intermediate_values):
             ended[shape] = max(ended.get(shape, (-1, False)), (number, not whole))
         if trial.state == TrialState.COMPLETE and ACCURACY in trial.user_attrs:
-            trained[number] = float(trial.user_attrs[ACCURACY])
+            trained[number] = _accuracy_of(trial)
             curves[number] = _finite(trial.intermediate_values)
         elif trial.state == TrialState.RUNNING and _is_live(trial, timeout):
             running.append(number)
             # A thread that asks ahead, for a batch, would wait for itself.
-            own = claim and claim.get("thread") == threading.get_ident()
-            if claim and claim["worker"] == _worker() and not own:
+            if claim and claim["worker"] == _worker() and not _is_of_this_thread(claim):
                 running_here.append(number)
         elif is_replicate(trial) and trial.state in (TrialState.PRUNED, TrialState.FAIL):
             spoilt[shape] += reason != INTERRUPTED
@@ -620,17 +705,26 @@ def is_ending(study: Study) -> bool:
     return bool(study._stop_flag)
 
 
+def is_storage_failure(error: BaseException) -> bool:
+    """Whether an error is the storage's, which says nothing against what was trained."""
+    grpc = sys.modules.get("grpc")  # Where it is not loaded, no storage goes through it.
+    return isinstance(error, StorageInternalError) or (
+        grpc is not None and isinstance(error, grpc.RpcError)
+    )
+
+
 def shape_of(trial: FrozenTrial) -> Shape | None:
     """The shape that a trial trains or trained, or None before it is known."""
     if "depth" in trial.params and "width" in trial.params:
-        return Shape(int(trial.params["depth"]), int(trial.params["width"]))
+        with reading(f"shape of trial {trial.number}"):
+            return Shape(int(trial.params["depth"]), int(trial.params["width"]))
     return claimed_shape(trial)
 
 
 def claimed_shape(trial: FrozenTrial) -> Shape | None:
     """The shape that a trial holds a claim on."""
     claim = _claim_of(trial)
-    return None if not claim else Shape(*claim["shape"])
+    return None if not claim else _shape_from_json(claim["shape"])
 
 
 def is_replicate(trial: FrozenTrial) -> bool:
@@ -645,9 +739,17 @@ def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _claim_of(trial: FrozenTrial) -> dict[str, Any] | None:
-    claim = trial.system_attrs.get(_CLAIM)
-    # A retried trial carries a copy of the claim of the trial that it retries.
-    return claim if claim and claim["trial"] == trial._trial_id else None
+    claim: dict[str, Any] | None = trial.system_attrs.get(_CLAIM)
+    if not claim:
+        return None
+    with reading(f"claim of trial {trial.number}"):
+        # A retried trial carries a copy of the claim of the trial that it retries.
+        if claim["trial"] != trial._trial_id:
+            return None
+        _shape_from_json(claim["shape"])
+        if not {"replicate", "loop", *_identity()} <= set(claim):
+            raise ValueError(f"{claim!r} tells too little")
+        return claim
 
 
 def _is_live(trial: FrozenTrial, timeout: datetime.timedelta) -> bool:
@@ -668,29 +770,88 @@ def _claim_timeout(trials: Sequence[FrozenTrial]) -> datetime.timedelta:
 
 def _worker_is_alive(identity: Mapping[str, Any]) -> bool | None:
     """Whether a worker lives; None for one of another machine, which cannot be asked."""
-    if identity["host"] != _HOST:
-        return None
-    if identity["worker"] == _worker():
-        return True
-    if identity["pid"] == os.getpid():
-        return False  # This process is somebody else: the number was used again.
+    with reading("worker"):
+        if identity["host"] != _HOST:
+            return None
+        if identity["worker"] == _worker():
+            threads = {thread.ident for thread in threading.enumerate()}
+            return not identity.get("loop") or identity["thread"] in threads
+        if identity["pid"] == os.getpid():
+            return False  # This process is somebody else: the number was used again.
+        try:
+            os.kill(identity["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        started = _start_of(identity["pid"])
+        return started is None or identity["started"] in (None, started)
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process began, in ticks; "" of one that has ended, None where nothing tells.
+
+    A process that was killed keeps its number until its parent looks, and then another gets it.
+    """
     try:
-        os.kill(identity["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return "" if state in "ZX" else fields[18]
+
+
+def _is_of_this_thread(claim: Mapping[str, Any]) -> bool:
+    return bool(claim["worker"] == _worker() and claim["thread"] == threading.get_ident())
 
 
 def _identity() -> dict[str, Any]:
-    thread = threading.get_ident()
-    return {"worker": _worker(), "host": _HOST, "pid": os.getpid(), "thread": thread}
+    return {
+        "worker": _worker(),
+        "host": _HOST,
+        "pid": os.getpid(),
+        "started": _start_of(os.getpid()),
+        "thread": threading.get_ident(),
+    }
 
 
 def _worker() -> str:
     """Name of this process among the workers of a study; a forked child has its own."""
     return f"{_IMPORT}-{os.getpid()}"
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Tell in one error of anything in a study that is not what it should be.
+
+    Args:
+        what: What of the study is read.
+
+    Raises:
+        StudyMismatch: It cannot be.
+    """
+    try:
+        yield
+    except StudyMismatch:
+        raise
+    except _MALFORMED as error:
+        raise StudyMismatch(
+            f"The study's {what} cannot be read: {type(error).__name__}: {error}. It is damaged, "
+            "or another version of optuna_shape has written it: install the newest, or use "
+            "another study_name."
+        ) from error
+
+
+def _accuracy_of(trial: FrozenTrial) -> float:
+    with reading(f"accuracy of trial {trial.number}"):
+        accuracy = float(trial.user_attrs[ACCURACY])
+        if not 0 <= accuracy <= 1:
+            raise ValueError(f"{accuracy} is no fraction in [0, 1]")
+        return accuracy
+
+
+def _shape_from_json(row: Sequence[Any]) -> Shape:
+    depth, width = row
+    return Shape(int(depth), int(width))
 
 
 def _finite(values: Mapping[int, float]) -> dict[int, float]:
@@ -712,4 +873,6 @@ def _measurement_to_json(measurement: Measurement) -> list[Any]:
 
 def _measurement_from_json(row: Sequence[Any], fingerprint: str) -> Measurement:
     value, low, high = (math.inf if x is None else float(x) for x in row[:3])
+    if not low <= value <= high:
+        raise ValueError(f"{value} is not within {low} and {high}")
     return Measurement(value, low, high, int(row[3]), fingerprint, str(row[4]))

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -59,26 +60,53 @@ def open_storage(address: str) -> BaseStorage:
     return RDBStorage(address, engine_kwargs=options)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that can be stopped and started again where it was."""
+
+    url: str
+    control: tuple[str, ...]
+    options: str
+    user: str | None
+
+    def start(self) -> None:
+        self._run("-o", self.options, "start")
+
+    def stop(self) -> None:
+        self._run("-m", "immediate", "stop")
+
+    def _run(self, *arguments: str) -> None:
+        command = [*self.control, *arguments]
+        subprocess.run(command, check=True, user=self.user, stdout=subprocess.DEVNULL)
+
+
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server of Debian's package ``postgresql``."""
+    with postgresql_server() as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def postgresql_server() -> Iterator[Server]:
+    """The same, to stop and to start."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
         pytest.skip("no PostgreSQL in /usr/lib/postgresql; install Debian's package postgresql")
     port = free_port()
     with _folder("postgres") as (folder, user):
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        data = ["-D", str(folder / "data")]
+        data = ("-D", str(folder / "data"))
         initdb = [str(binaries[-1] / "initdb"), *data, "-U", "optuna", "--auth=trust"]
         subprocess.run(initdb, check=True, user=user, stdout=subprocess.DEVNULL)
-        control = [str(binaries[-1] / "pg_ctl"), *data, "-w", "-l", str(folder / "log")]
-        start = [*control, "-o", options, "start"]
-        subprocess.run(start, check=True, user=user, stdout=subprocess.DEVNULL)
+        control = (str(binaries[-1] / "pg_ctl"), *data, "-w", "-l", str(folder / "log"))
+        url = f"postgresql+psycopg://optuna@127.0.0.1:{port}/postgres"
+        server = Server(url, control, options, user)
+        server.start()
         try:
-            yield f"postgresql+psycopg://optuna@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            stop = [*control, "-m", "immediate", "stop"]
-            subprocess.run(stop, check=True, user=user, stdout=subprocess.DEVNULL)
+            server.stop()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -176,7 +175,7 @@ def test_one_worker_draws_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: records_module.Heard = {}
     assert records.take_drawing(heard)
     records.end_drawing()
-    announce(study, "killed", host=socket.gethostname(), pid=2**22 + 1)
+    announce(study, "killed", host=records_module._HOST, pid=2**22 + 1)
     assert records.take_drawing(heard), "a killed worker of this machine is known to be"
     announce(study, "elsewhere", host="elsewhere", pid=1)
     assert not records.take_drawing(heard)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 
 import optuna
@@ -15,6 +14,7 @@ from optuna.trial import TrialState
 
 from optuna_shape import Measurement
 from optuna_shape import Shape
+from optuna_shape.records import _HOST
 from optuna_shape.records import DIVERGED
 from optuna_shape.records import INTERRUPTED
 from optuna_shape.records import Cut
@@ -107,7 +107,7 @@ def test_the_claim_of_a_killed_worker_is_free_at_once(tmp_path: Path) -> None:
     assert study.trials[0].state == TrialState.RUNNING
     assert records.history().claimed == frozenset()
     assert records.claim(ask(study)._trial_id, Shape(1, 8)) is None
-    records.release_dead_claims()
+    records.release_dead_claims("accuracy")
     assert study.trials[0].state == TrialState.FAIL
     assert records.history().failures == records.history().losses == {}, (
         "a killed worker says nothing against the shape"
@@ -196,7 +196,7 @@ def test_leases_of_others_are_seen_and_given_up(beat: int) -> None:
     study._storage.set_study_system_attr(study._study_id, "shape:lease:other", lease)
     records.write_lease(2)
     assert records.other_leases() == {"other": beat}
-    dead = {**lease, "host": socket.gethostname(), "pid": 2**22 + 1}
+    dead = {**lease, "host": _HOST, "pid": 2**22 + 1}
     study._storage.set_study_system_attr(study._study_id, "shape:lease:killed", dead)
     assert records.other_leases() == {"other": beat}, "a killed worker blocks nobody"
     study._storage.set_study_system_attr(study._study_id, "shape:lease:other", None)

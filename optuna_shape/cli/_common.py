@@ -16,8 +16,10 @@ from typing import TypeVar
 
 import optuna
 import typer
+from optuna.exceptions import StorageInternalError
 from rich.console import Console
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
 from optuna_shape.errors import EnergyUnavailable
 from optuna_shape.errors import InvalidProblem
@@ -28,6 +30,9 @@ from optuna_shape.errors import ShapeError
 from optuna_shape.families import FAMILIES
 
 _T = TypeVar("_T")
+
+# More depths or widths than any search could measure, and no slip of the pen fills the memory.
+_MOST_INTEGERS = 10_000
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -104,7 +109,11 @@ def make_console(*, quiet: bool = False, stderr: bool = False) -> Console:
 
 @contextlib.contextmanager
 def errors_in_a_line(console: Console) -> Iterator[None]:
-    """What a user can mend is said in one line; anything else keeps its traceback."""
+    """What a user can mend is said in one line; anything else keeps its traceback.
+
+    Raises:
+        typer.Exit: Something was said.
+    """
     try:
         yield
     except ShapeError as error:
@@ -113,13 +122,37 @@ def errors_in_a_line(console: Console) -> Iterator[None]:
             hint = " Here: --max-noise 0.5, say."
         elif isinstance(error, EnergyUnavailable):
             hint = " Here: --watts 45."
-        console.print(
-            Text.assemble((f"{type(error).__name__}:", "red"), f" {error}{hint}"),
-            # A program that reads it finds it in one line; a person sees whole words.
-            soft_wrap=not console.is_terminal,
-        )
+        _print_error(console, error, f"{error}{hint}")
         no_answer = isinstance(error, NoisyMachine | NoFeasibleShape)
         raise typer.Exit(EXIT_NO_ANSWER if no_answer else EXIT_BAD_INPUT) from None
+    except Exception as error:
+        cause = _storage_failure(error)
+        if cause is None:
+            raise
+        text = (
+            f"The storage fails: {' '.join(str(cause).split())}. What it holds is kept; once it "
+            "answers again, go on by the same command."
+        )
+        _print_error(console, cause, text)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _storage_failure(error: BaseException | None) -> BaseException | None:
+    """What became of the storage, if that is behind an error, else None."""
+    # Where the end of a trial cannot be stored, Optuna trips over that: look at what was before.
+    while error is not None and not isinstance(error, (StorageInternalError, SQLAlchemyError)):
+        error = error.__context__
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__  # The innermost says what happened.
+    return error
+
+
+def _print_error(console: Console, error: BaseException, text: str) -> None:
+    console.print(
+        Text.assemble((f"{type(error).__name__}:", "red"), f" {text}"),
+        # A program that reads it finds it in one line; a person sees whole words.
+        soft_wrap=not console.is_terminal,
+    )
 
 
 @contextlib.contextmanager
@@ -160,11 +193,16 @@ def integers(text: str | None, option: str) -> tuple[int, ...] | None:
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
         try:
-            result += range(int(low), int(high) + 1) if dash else [int(low)]
+            values = range(int(low), int(high if dash else low) + 1)
         except ValueError:
             raise InvalidSpace(
                 f"{option} {text!r} is no list of integers; write it like 1-6 or 4,8,16."
             ) from None
+        if len(result) + len(values[:_MOST_INTEGERS]) >= _MOST_INTEGERS:
+            raise InvalidSpace(
+                f"{option} {text!r} is too many; give fewer than {_MOST_INTEGERS} integers."
+            )
+        result += values
     return tuple(result)
 
 

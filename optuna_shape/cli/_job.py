@@ -21,6 +21,7 @@ import optuna
 import torch
 from optuna.storages import BaseStorage
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import ArgumentError
 
 from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.cli._space import check_network
@@ -39,11 +40,12 @@ from optuna_shape.pruner import ShapePruner
 from optuna_shape.records import PARENT
 from optuna_shape.records import REASON
 from optuna_shape.records import StudyRecords
+from optuna_shape.records import reading
 from optuna_shape.sampler import ShapeSampler
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
+from optuna_shape.train.checkpoint import keep_checkpoint
 from optuna_shape.train.checkpoint import load_checkpoint
-from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
 from optuna_shape.train.recipe import Recipe
@@ -223,6 +225,8 @@ class Search:
             self.objective(),
             n_trials=trials,
             callbacks=[ShapeTerminator(self.problem), *callbacks],
+            # One shape that does not fit ends no search.
+            catch=(MemoryError, torch.OutOfMemoryError),
         )
 
     def objective(self) -> Callable[[optuna.Trial], float]:
@@ -261,8 +265,10 @@ class Search:
         target = self.folder / "answer"
         properties = {**known, "test_accuracy": test}
         recipe = self.job.recipe
-        save_checkpoint(target, model, self.problem.space, answer.shape, properties, recipe=recipe)
-        return target, test
+        kept = keep_checkpoint(
+            target, model, self.problem.space, answer.shape, properties, recipe=recipe
+        )
+        return target if kept else source, test
 
     def _train(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
         shape, number = _shape(trial), self._attempt(trial)
@@ -298,8 +304,14 @@ class Search:
     def _train_and_keep(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
         accuracy = self._train(model, trial)
         if not math.isnan(accuracy):
-            path, recipe = self._checkpoint(trial.number), self.job.recipe
-            save_checkpoint(path, model, self.problem.space, _shape(trial), {}, recipe=recipe)
+            keep_checkpoint(
+                self._checkpoint(trial.number),
+                model,
+                self.problem.space,
+                _shape(trial),
+                {},
+                recipe=self.job.recipe,
+            )
         return accuracy
 
     def _seed(self, trial: optuna.Trial) -> int:
@@ -330,11 +342,25 @@ def _end_if_alone() -> None:
         raise KeyboardInterrupt
 
 
-def _open_storage(url: str) -> BaseStorage | str:
-    if not url.startswith("sqlite"):
-        return url
-    # Many workers write at once, and one of them has the file at a time.
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _SQLITE_TIMEOUT}})
+def _open_storage(url: str) -> BaseStorage:
+    """Open a storage; Optuna's defaults do not fit searches of days on many workers.
+
+    Raises:
+        InvalidProblem: The address is none, or what it needs is not installed.
+        SQLAlchemyError: It cannot be reached.
+    """
+    options: dict[str, Any] = {"pool_pre_ping": True}  # A server may have been restarted.
+    if url.startswith("sqlite"):
+        # Many workers write at once, and one of them has the file at a time.
+        options = {"connect_args": {"timeout": _SQLITE_TIMEOUT}}
+    try:
+        return RDBStorage(url, engine_kwargs=options)
+    except (ArgumentError, ImportError) as error:
+        raise InvalidProblem(
+            f"--storage cannot be opened: {error.__cause__ or error}. Give an address like "
+            "sqlite:///shapes.db or postgresql+psycopg://user@host/database, and install its "
+            "driver."
+        ) from error
 
 
 def _check_training(study: optuna.Study, training: dict[str, Any]) -> None:
@@ -348,12 +374,13 @@ def _check_training(study: optuna.Study, training: dict[str, Any]) -> None:
     if stored is None:
         records.write_training(training)
         return
-    theirs, ours = _flat(stored), _flat(training)
-    differences = [
-        f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
-        for name in sorted({*theirs, *ours})
-        if theirs.get(name) != ours.get(name)
-    ]
+    with reading("training"):
+        theirs, ours = _flat(stored), _flat(training)
+        differences = [
+            f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here"
+            for name in sorted({*theirs, *ours})
+            if theirs.get(name) != ours.get(name)
+        ]
     if differences:
         raise StudyMismatch(
             f"The study {study.study_name!r} trains otherwise: {'; '.join(differences)}. Use the "

@@ -16,10 +16,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+import typer
 from optuna.storages import InMemoryStorage
 
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import ends_as_interrupts
+from optuna_shape.cli._common import errors_in_a_line
+from optuna_shape.cli._common import make_console
 from optuna_shape.cli._common import quiet
 from optuna_shape.cli._job import Job
 from optuna_shape.cli._job import Search
@@ -104,12 +107,14 @@ def _work(job: Job, trials: int | None, workers: int, log: Path) -> None:
     quiet()
     try:
         # As Ctrl-C in a single process: the training at hand is kept and marked as interrupted.
-        with ends_as_interrupts():
+        with errors_in_a_line(make_console()), ends_as_interrupts():
             search = job.open()
             torch.set_num_threads(threads_of(job.threads, workers))
             search.optimize(trials)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
 
 
 def _in_memory(storage: str | None) -> bool:

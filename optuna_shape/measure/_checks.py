@@ -7,8 +7,11 @@ from typing import TypeGuard
 
 
 def is_positive(value: object) -> TypeGuard[float]:
-    """Return whether this is a real number above 0, and no bool."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) > 0
+    """Return whether this is a real number above 0 that fits into a float, and no bool."""
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) > 0
+    except OverflowError:
+        return False
 
 
 def is_count(value: object) -> bool:

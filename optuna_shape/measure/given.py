@@ -278,7 +278,7 @@ def _end(cell: str | None, value: float, where: str) -> float:
     """Return one end of an interval; without one, the value is exact."""
     end = _number(cell) if cell else value
     # Of a tail, too few samples say nothing but that it is above 0.
-    if isinstance(end, (int, float)) and end >= 0:
+    if end == 0 or is_positive(end):
         return float(end)
     raise MeasurementUnavailable(
         f"{where} is {end!r}; it must be a number of 0 or more in SI units. "

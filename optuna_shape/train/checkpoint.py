@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import secrets
@@ -30,6 +31,8 @@ from optuna_shape.errors import ShapeError
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 from optuna_shape.train.recipe import Recipe
+
+_logger = logging.getLogger(f"optuna.{__name__}")
 
 _FORMAT = 1
 _WEIGHTS = ".safetensors"
@@ -105,6 +108,48 @@ def save_checkpoint(
     write_whole(_append(stem, _INFO), text.encode() + b"\n")
 
 
+def keep_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    space: DesignSpace,
+    shape: tuple[int, int],
+    properties: Mapping[str, float],
+    *,
+    recipe: Recipe | None = None,
+) -> bool:
+    """Do as :func:`save_checkpoint` where it can be done: no full disk costs a training.
+
+    Args:
+        path:
+            Folder and name of the checkpoint.
+        model:
+            The network.
+        space:
+            The space that built it.
+        shape:
+            Shape of the network.
+        properties:
+            What is known of it.
+        recipe:
+            How it was trained.
+
+    Returns:
+        Whether it is saved. If not, a warning is logged.
+
+    Raises:
+        InvalidCheckpoint: A property is no finite number.
+    """
+    try:
+        save_checkpoint(path, model, space, shape, properties, recipe=recipe)
+    except OSError as error:
+        _logger.warning(
+            f"The network {path} cannot be kept: {error.strerror}. Its accuracy counts all the "
+            "same. Make room, or name a folder that can be written to."
+        )
+        return False
+    return True
+
+
 def load_checkpoint(
     path: str | os.PathLike[str], space: DesignSpace | None = None
 ) -> tuple[nn.Module, CheckpointInfo]:
@@ -133,12 +178,17 @@ def load_checkpoint(
             )
         digest = info["weights_sha256"]
         result = read_info(info)
+        if max(result.shape) > len(weights):
+            raise InvalidCheckpoint(
+                f"{stem}{_INFO} describes a network of shape {result.shape}, and {stem}{_WEIGHTS} "
+                f"has only {len(weights)} bytes. Save the checkpoint again."
+            )
         if space is None:
             space = described_space(result, f"{stem}{_INFO}", "load_checkpoint")
         model = space.build(result.shape)
     except InvalidCheckpoint:
         raise
-    except (KeyError, TypeError, ValueError, ShapeError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, ShapeError) as error:
         raise InvalidCheckpoint(
             f"{stem}{_INFO} does not describe a network: {type(error).__name__}: {error}. "
             "Save the checkpoint again."

@@ -31,8 +31,8 @@ from optuna_shape.records import History
 from optuna_shape.records import StudyRecords
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
+from optuna_shape.train.checkpoint import keep_checkpoint
 from optuna_shape.train.checkpoint import load_checkpoint
-from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.trainer import Teacher
 from optuna_shape.train.transfer.networks import inherit
 
@@ -225,7 +225,7 @@ class _Folder:
 
         def keep(trial: Trial, accuracy: float) -> None:
             path, shape = self._path(trial.number), _shape(trial)
-            save_checkpoint(path, model, space, shape, {"accuracy": accuracy})
+            keep_checkpoint(path, model, space, shape, {"accuracy": accuracy})
 
         return keep
 
