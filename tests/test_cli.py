@@ -62,14 +62,16 @@ def studies(output: Path) -> list[optuna.Study]:
 
 
 def test_search_prints_the_way_to_the_answer_and_saves_it(tmp_path: Path) -> None:
-    code, text = run(*SMALL, output=tmp_path)
-    assert code == 0
+    # Of four depths, half the latency of the largest leaves some, however busy the machine is.
+    question = [*SMALL, "--depth", "1-4"]
+    code, text = run(*question, output=tmp_path)
+    assert code == 0, text
     for said in (
-        "space resnet: 6 shapes",
+        "space resnet: 12 shapes",
         "goal maximize accuracy",
-        "latency <= 50 % of (2, 8)",
+        "latency <= 50 % of (4, 8)",
         "removed by",
-        "trial 0: shape (1, 4): accuracy",
+        "trial 0: shape (",
         "Stopped:",
         "The answer",
         "test accuracy",
@@ -87,7 +89,7 @@ def test_search_prints_the_way_to_the_answer_and_saves_it(tmp_path: Path) -> Non
     assert len(complete) == len(study.trials), "nothing is cut short unless --prune is given"
 
     # The same question again is answered from the study, without training.
-    code, again = run(*SMALL, output=tmp_path)
+    code, again = run(*question, output=tmp_path)
     assert code == 0
     assert "trial 0:" not in again
     assert f"depth {shape[0]}, width {shape[1]}" in again
