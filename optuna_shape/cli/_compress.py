@@ -13,7 +13,6 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from optuna_shape.cli._checkpoints import LoadedNetwork
 from optuna_shape.cli._checkpoints import OwnFamily
@@ -161,7 +160,7 @@ def compress(
         test = evaluate(network.model, images.test_x, images.test_y.to(where))
         packed = _write(target, network, found, test, recipe, drop)
         _show(console, target, network, found, packed, test)
-        if not _same(network.model, target, network):
+        if not _same(target, network):
             _say(console, f"NOT verified: {target}{SUFFIX} does not hold the network to the bit.")
             raise typer.Exit(EXIT_NOT_VERIFIED)
         _say(console, f"Loaded {target}{SUFFIX} again: the same network, to the bit.")
@@ -266,10 +265,10 @@ def _write(
     return tensors
 
 
-def _same(model: nn.Module, target: Path, network: LoadedNetwork) -> bool:
+def _same(target: Path, network: LoadedNetwork) -> bool:
     """Load the packed file, and compare all its tensors with the network's, bit by bit."""
     again, _ = load_packed(_files(target)[0], network.space)
-    ours, theirs = model.state_dict(), again.state_dict()
+    ours, theirs = network.model.state_dict(), again.state_dict()
     return ours.keys() == theirs.keys() and all(
         tensor.dtype == theirs[name].dtype
         and np.array_equal(as_columns(tensor), as_columns(theirs[name]))
@@ -316,6 +315,12 @@ def _show(
         f"Written to {target.parent}: {', '.join(path.name for path in _files(target))}. "
         f"{len(curve(found.points))} of {len(found.points)} networks are on the curve.",
     )
+    if found.best.setting is None:
+        _say(
+            console,
+            "No smaller network is within the drop. Retrain for more --epochs, try more --trials, "
+            "or allow a larger --accuracy-drop.",
+        )
     if "ans" in formats.values():
         _say(console, "To read the packed file, constriction has to be installed there too.")
 

@@ -40,7 +40,7 @@ PERCENTILES = (0.0, 30.0, 50.0, 60.0, 70.0, 80.0, 85.0, 90.0, 93.0, 95.0, 96.5, 
 #: Fewest and most values that weights of a layer share.
 VALUES = (2, 256)
 # What is tried first, from mild to harsh: percentile and number of values.
-_FIRST = ((80.0, 32), (90.0, 32), (95.0, 16))
+_FIRST = ((0.0, 256), (50.0, 64), (80.0, 32), (90.0, 32), (95.0, 16))
 # Shared values learn slower than weights: each follows the gradients of many.
 _SLOWER = 0.1
 # Of accuracies, that are counts of images by their number.
