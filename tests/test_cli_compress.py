@@ -117,6 +117,7 @@ def test_the_answer_of_a_search_is_compressed_beside_it(answer: Path, images: Pa
         f"after. Test accuracy: {100 * test:.2f} %."
     ) in text
     assert "the same network, to the bit" in text
+    assert "Its checkpoint says" not in text
     assert "Accuracy against bits: mlp, depth 2, width 12" in page.read_text()
     numbers = re.search(r"^ *network +(\d+) ", text, re.MULTILINE)
     assert numbers is not None
@@ -138,12 +139,14 @@ def test_the_same_seed_writes_the_same_to_another_folder(
 
 def test_where_nothing_is_within_the_drop_the_network_stays(answer: Path, images: Path) -> None:
     settings = json.loads(answer.with_suffix(".json").read_text())
+    settings["properties"]["accuracy"] = 0.1234
     settings["recipe"] |= {"learning_rate": 1e30, "optimizer": "sgd"}  # Each training diverges.
     answer.with_suffix(".json").write_text(json.dumps(settings))
     code, text = run(answer, "--data", images, *SHORT)
     assert code == 0
     assert "Chosen: as it was trained" in text
     assert "No smaller network is within the drop." in text
+    assert "Its checkpoint says 12.34 %. If 'stripes" in text
 
 
 OWN = """

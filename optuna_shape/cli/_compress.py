@@ -50,6 +50,8 @@ from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import evaluate
 
 _CURVE = "-curve"
+# Accuracies of one network that differ by no more may come of rounding, or of repeats.
+_NEAR = 0.02
 
 
 class CompressionNotWritten(ShapeError):
@@ -144,6 +146,10 @@ def compress(
         network = load_network(source, own, where)
         _check_fits(network, images)
         recipe = _recipe(network, source)
+
+        def report(point: Point) -> None:
+            _say(console, _told(point), *_doubts(point, network, images))
+
         torch.manual_seed(seed)  # Some layers draw from it.
         with console.status("Compressing the network ..."):
             found = search(
@@ -155,7 +161,7 @@ def compress(
                 seed=seed,
                 device=where,
                 recipe=recipe,
-                report=lambda point: _say(console, _told(point)),
+                report=report,
             )
         test = evaluate(network.model, images.test_x, images.test_y.to(where))
         packed = _write(target, network, found, test, recipe, drop)
@@ -222,6 +228,20 @@ def _check_fits(network: LoadedNetwork, images: Data) -> None:
             f"{images.name!r} has {images.classes} classes, and the network tells {outputs} "
             "apart. Give the --data that it was trained on."
         )
+
+
+def _doubts(point: Point, network: LoadedNetwork, images: Data) -> list[str]:
+    """Say where the trained network is not as accurate as its checkpoint says."""
+    said = network.properties.get("accuracy")
+    # Of an answer that was trained again and again, it says the mean.
+    if point.setting is not None or said is None:
+        return []
+    if abs(said - point.accuracy) <= _NEAR:
+        return []
+    return [
+        f"Its checkpoint says {100 * said:.2f} %. If {images.name!r} is not what it was trained "
+        "on, it may have seen the validation and test images, and accuracies mean little."
+    ]
 
 
 def _recipe(network: LoadedNetwork, source: Path) -> Recipe:

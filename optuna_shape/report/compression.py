@@ -113,7 +113,7 @@ def curve_figure(found: Compression, name: str, drop: float) -> go.Figure:
             f"Accuracy against bits: {name}",
             f"{len(found.points) - 1} networks were tried. At least {100 * least:.4g} % of the "
             "validation images were asked for (dashed).",
-            xaxis=axis("bits of the packed network", type="log"),
+            xaxis=axis("bits of the packed network", type="log", dtick="D2", tickformat="~s"),
             yaxis=axis("validation accuracy", ticksuffix=" %"),
         )
     )
