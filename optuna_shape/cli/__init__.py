@@ -10,6 +10,7 @@ from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
 from optuna_shape.cli._common import EXIT_NOT_VERIFIED
 from optuna_shape.cli._common import quiet
+from optuna_shape.cli._compress import compress
 from optuna_shape.cli._dashboard import dashboard
 from optuna_shape.cli._export import export
 from optuna_shape.cli._families import families
@@ -41,7 +42,7 @@ def _root() -> None:
     quiet()
 
 
-for _command in (search, measure, report, dashboard, export, families):
+for _command in (search, measure, report, dashboard, export, compress, families):
     app.command()(_command)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import io
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,29 +17,25 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from optuna_shape.cli._checkpoints import SUFFIXES
+from optuna_shape.cli._checkpoints import LoadedNetwork
+from optuna_shape.cli._checkpoints import OwnFamily
+from optuna_shape.cli._checkpoints import find_checkpoint
+from optuna_shape.cli._checkpoints import load_network
 from optuna_shape.cli._common import EXIT_NOT_VERIFIED
 from optuna_shape.cli._common import FamilyOption
 from optuna_shape.cli._common import Threads
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import make_console
 from optuna_shape.cli._common import sizes
-from optuna_shape.cli._space import check_network
-from optuna_shape.cli._space import make_space
 from optuna_shape.constraints import format_quantity
-from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
-from optuna_shape.errors import ShapeError
-from optuna_shape.families import FAMILIES
-from optuna_shape.families import rebuild
 from optuna_shape.measure import DeviceMeter
 from optuna_shape.report.measured import check_writable
-from optuna_shape.space import DesignSpace
-from optuna_shape.space import Shape
 from optuna_shape.train.agreement import TOLERANCE
 from optuna_shape.train.agreement import LatencyRatio
 from optuna_shape.train.agreement import differences
 from optuna_shape.train.agreement import latency_ratio
-from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.checkpoint import write_whole
 from optuna_shape.train.export import SUFFIX
@@ -48,8 +43,6 @@ from optuna_shape.train.export import ExportFailed
 from optuna_shape.train.export import export_program
 from optuna_shape.train.export import read_program
 
-_ANSWER = "answer"
-_CHECKPOINT = (".safetensors", ".json")
 _DYNAMIC = "dynamic"
 # Of one input, which libraries like to treat otherwise, of a batch that is usual, and others.
 _BATCHES = (1, 2, 7, 32)
@@ -119,10 +112,10 @@ def export(
         number = _batch_size(batch_size)
         where = DeviceMeter(device=device).setting.device
         torch.set_num_threads(threads)
-        source = _find(checkpoint)
+        source = find_checkpoint(checkpoint)
         own = None
         if family is not None:
-            own = _OwnFamily(family, tuple(family_option or ()), sizes(input_shape), classes)
+            own = OwnFamily(family, tuple(family_option or ()), sizes(input_shape), classes)
         elif family_option:
             raise InvalidProblem(
                 "--family-option is for --family module:function; a built-in family is told by "
@@ -130,7 +123,7 @@ def export(
             )
         target = (output or source.parent) / source.name
         _check_writable(target)  # Before seconds of exporting, not after.
-        network = _load(source, own, where)
+        network = load_network(source, own, where)
         with console.status("Exporting the network ..."), _torch_in_silence():
             content = export_program(
                 network.model, network.input_shape, batch_size=number, device=where
@@ -148,54 +141,11 @@ def export(
             with console.status("Verifying what was written ..."):
                 digest = hashlib.sha256(content).hexdigest()
                 program = read_program(_with(target, SUFFIX), digest)
-                again = _load(target, own, where).model
+                again = load_network(target, own, where).model
                 lines, agree = _compare(network, again, program, number, where)
             _say(console, *lines)
             if not agree:
                 raise typer.Exit(EXIT_NOT_VERIFIED)
-
-
-@dataclass(frozen=True)
-class _OwnFamily:
-    """What ``--family module:function`` and the options beside it name."""
-
-    function: str
-    options: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    classes: int
-
-    def __post_init__(self) -> None:
-        if self.function in FAMILIES:
-            raise InvalidProblem(
-                f"--family {self.function} is built in, and the checkpoint tells that by itself. "
-                "Leave it out."
-            )
-
-    def space(self, shape: Shape) -> DesignSpace:
-        """Return the space of this one shape."""
-        return make_space(
-            self.function,
-            self.options,
-            depth=[shape.depth],
-            width=[shape.width],
-            input_shape=self.input_shape,
-            classes=self.classes,
-        )
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A trained network on its device, with the space that builds it."""
-
-    model: nn.Module
-    space: DesignSpace
-    shape: Shape
-    properties: dict[str, float]
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        assert self.space.input_shape is not None  # `rebuild` and `make_space` see to it.
-        return self.space.input_shape
 
 
 def _batch_size(text: str) -> int | None:
@@ -213,31 +163,10 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _find(path: Path) -> Path:
-    """Return a checkpoint without its suffix; of a folder, its only answer.
-
-    Raises:
-        InvalidCheckpoint: The folder holds none, or several.
-    """
-    if not path.is_dir():
-        return path.with_suffix("") if path.suffix in _CHECKPOINT else path
-    name = f"{_ANSWER}.json"
-    answers = sorted(file.with_suffix("") for file in [*path.glob(name), *path.glob(f"*/{name}")])
-    if len(answers) == 1:
-        return answers[0]
-    if answers:
-        listed = ", ".join(map(str, answers))
-        raise InvalidCheckpoint(f"{path} holds {len(answers)} answers. Name one: {listed}.")
-    raise InvalidCheckpoint(
-        f"{path} holds no answer, which a search saves at its end. Name a checkpoint, such as "
-        f"{path / 'STUDY' / 'trial-3'}, or another folder."
-    )
-
-
 def _check_writable(target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (SUFFIX, *_CHECKPOINT):
+        for suffix in (SUFFIX, *SUFFIXES):
             check_writable(_with(target, suffix))
     except OSError as error:
         raise _unwritable(target.parent, error) from error
@@ -247,45 +176,6 @@ def _unwritable(folder: Path, error: OSError) -> ExportFailed:
     return ExportFailed(
         f"Cannot write to {folder}: {error.strerror}. Name a folder of your own by --output."
     )
-
-
-def _load(source: Path, own: _OwnFamily | None, device: torch.device) -> _Network:
-    """Load a checkpoint.
-
-    Raises:
-        ShapeError: It is missing or damaged, or its family is unknown or another one.
-    """
-    if own is None:
-        try:
-            model, info = load_checkpoint(source)
-        except InvalidCheckpoint as error:
-            hint = ""
-            if "load_checkpoint(path, space)" in str(error):
-                hint = (
-                    " Here: --family module:function, with the --family-option of its search, "
-                    "--input-shape and --classes."
-                )
-            raise InvalidCheckpoint(f"{_line(error)}{hint}") from None
-        assert info.family is not None  # Else a space would have been asked for.
-        space = rebuild(info.family, [info.shape.depth], [info.shape.width])
-    else:
-        # Depth and width are the checkpoint's, so the space can be made only while it is read.
-        family = own
-        lazy = DesignSpace(
-            [1], [1], lambda shape: family.space(shape).build(shape), name=own.function
-        )
-        try:
-            model, info = load_checkpoint(source, lazy)
-        except InvalidCheckpoint as error:
-            inner: BaseException = error
-            while isinstance(inner.__cause__, ShapeError):
-                inner = inner.__cause__
-            if inner is not error:
-                raise inner from None
-            raise InvalidCheckpoint(_line(error)) from None
-        space = own.space(info.shape)
-        check_network(own.function, space, own.classes, device)
-    return _Network(model.to(device), space, info.shape, info.properties)
 
 
 @contextlib.contextmanager
@@ -301,7 +191,11 @@ def _torch_in_silence() -> Iterator[None]:
 
 
 def _show(
-    console: Console, network: _Network, target: Path, number: int | None, device: torch.device
+    console: Console,
+    network: LoadedNetwork,
+    target: Path,
+    number: int | None,
+    device: torch.device,
 ) -> None:
     """Show what was written, and how to load it."""
     table = Table(box=box.SIMPLE, show_header=False)
@@ -312,7 +206,7 @@ def _show(
     table.add_row("network", f"{network.space.name}, {shape}")
     table.add_row("parameters", format_quantity("parameters", parameters))
     table.add_row("inputs", f"{batch} of {one}, float32, on {device}")
-    for suffix in (SUFFIX, *_CHECKPOINT):
+    for suffix in (SUFFIX, *SUFFIXES):
         size = format_quantity("size", _with(target, suffix).stat().st_size)
         table.add_row(f"{target.name}{suffix}", size)
     console.print(table, highlight=False, markup=False)
@@ -331,7 +225,7 @@ def _show(
 
 
 def _compare(
-    network: _Network,
+    network: LoadedNetwork,
     again: nn.Module,
     program: nn.Module,
     number: int | None,
@@ -386,11 +280,6 @@ def _latency_line(size: int, ratio: LatencyRatio) -> str:
 
 def _with(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)  # with_suffix would cut names that hold a dot.
-
-
-def _line(error: Exception) -> str:
-    """An error of PyTorch's, which lists every weight that does not fit, in one line."""
-    return " ".join(str(error).split())
 
 
 def _say(console: Console, *lines: str) -> None:

@@ -1,0 +1,380 @@
+"""``optuna-shape compress``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from optuna_shape.cli._checkpoints import LoadedNetwork
+from optuna_shape.cli._checkpoints import OwnFamily
+from optuna_shape.cli._checkpoints import find_checkpoint
+from optuna_shape.cli._checkpoints import load_network
+from optuna_shape.cli._common import EXIT_NOT_VERIFIED
+from optuna_shape.cli._common import FamilyOption
+from optuna_shape.cli._common import Threads
+from optuna_shape.cli._common import errors_in_a_line
+from optuna_shape.cli._common import make_console
+from optuna_shape.compress.coding import as_columns
+from optuna_shape.compress.measures import Bits
+from optuna_shape.compress.measures import measure_tensor
+from optuna_shape.compress.measures import total
+from optuna_shape.compress.packed import SUFFIX
+from optuna_shape.compress.packed import PackedTensor
+from optuna_shape.compress.packed import load_packed
+from optuna_shape.compress.packed import save_packed
+from optuna_shape.compress.search import Compression
+from optuna_shape.compress.search import Point
+from optuna_shape.compress.search import compress as search
+from optuna_shape.compress.search import curve
+from optuna_shape.compress.weights import weights_of
+from optuna_shape.constraints import format_quantity
+from optuna_shape.errors import InvalidCheckpoint
+from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import ShapeError
+from optuna_shape.measure import DeviceMeter
+from optuna_shape.report.compression import write_curve
+from optuna_shape.report.measured import check_writable
+from optuna_shape.train.data import DATASETS
+from optuna_shape.train.data import Data
+from optuna_shape.train.data import load
+from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.trainer import evaluate
+
+_CURVE = "-curve"
+# Accuracies of one network that differ by no more may come of rounding, or of repeats.
+_NEAR = 0.02
+
+
+class CompressionNotWritten(ShapeError):
+    """A file of the compressed network cannot be written."""
+
+
+def compress(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="What a search saved, with or without suffix, or the --output of a search that "
+            "holds one answer."
+        ),
+    ] = Path("optuna-shape-output"),
+    accuracy_drop: Annotated[
+        str,
+        typer.Option(
+            metavar="PERCENT", help="Drop of validation accuracy that is allowed, in points."
+        ),
+    ] = "0.2%",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The images that the network was trained on, as the search was told: "
+            f"{', '.join(DATASETS)}, a folder with a folder of images for each class, or a .npz "
+            "file. No checkpoint tells them.",
+            show_default=False,
+        ),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="OPTUNA_SHAPE_DATA",
+            help="Folder where torchvision's data sets lie, or are downloaded to; by default "
+            "~/.cache/optuna_shape.",
+            show_default=False,
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="How many settings to try.")] = 20,
+    epochs: Annotated[
+        int,
+        typer.Option(min=1, help="Epochs to retrain for after pruning, and again after sharing."),
+    ] = 5,
+    device: Annotated[str, typer.Option(help="Retrain on: auto, cpu, cuda or cuda:1.")] = "auto",
+    threads: Threads = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the decisions and of the trainings.")] = 0,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Of a network of your own: the function that the search was given.",
+            show_default=False,
+        ),
+    ] = None,
+    family_option: FamilyOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the files; by default that of the checkpoint.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Compress a trained network: the fewest bits within a drop of validation accuracy.
+
+    Tries how far weights can be pruned and how few values they can share, retraining each time.
+    Writes NAME.packed, and all that was tried as NAME-curve.csv and NAME-curve.html.
+    """
+    console = make_console()
+    with errors_in_a_line(console):
+        drop = _fraction(accuracy_drop)
+        where = DeviceMeter(device=device).setting.device
+        torch.set_num_threads(threads)
+        source = find_checkpoint(checkpoint)
+        if data is None:
+            raise InvalidProblem(
+                "No checkpoint tells which images its network was trained on. Name them by "
+                "--data, as the search was told: digits, say, which is its default."
+            )
+        target = (output or source.parent) / source.name
+        _check_writable(target)  # Before minutes of training, not after.
+        with console.status("Loading the data ..."):
+            images = load(data, root=data_root)
+        own = None
+        if family is not None:
+            shape = tuple(images.train_x.shape[1:])
+            own = OwnFamily(family, tuple(family_option or ()), shape, images.classes)
+        elif family_option:
+            raise InvalidProblem(
+                "--family-option is for --family module:function; a built-in family is told by "
+                "the checkpoint."
+            )
+        network = load_network(source, own, where)
+        _check_fits(network, images)
+        recipe = _recipe(network, source)
+
+        def report(point: Point) -> None:
+            _say(console, _told(point), *_doubts(point, network, images))
+
+        torch.manual_seed(seed)  # Some layers draw from it.
+        with console.status("Compressing the network ..."):
+            found = search(
+                network.model,
+                images,
+                drop=drop,
+                trials=trials,
+                epochs=epochs,
+                seed=seed,
+                device=where,
+                recipe=recipe,
+                report=report,
+            )
+        test = evaluate(network.model, images.test_x, images.test_y.to(where))
+        packed = _write(target, network, found, test, recipe, drop)
+        _show(console, target, network, found, packed, test)
+        if not _same(target, network):
+            _say(console, f"NOT verified: {target}{SUFFIX} does not hold the network to the bit.")
+            raise typer.Exit(EXIT_NOT_VERIFIED)
+        _say(console, f"Loaded {target}{SUFFIX} again: the same network, to the bit.")
+
+
+def _fraction(text: str) -> float:
+    """Read ``--accuracy-drop``.
+
+    Raises:
+        InvalidProblem: It is no share in per cent.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", text)
+    if match is None or float(match[1]) >= 100:
+        raise InvalidProblem(
+            f"--accuracy-drop {text!r} is no drop of accuracy. Write it like 0.2%: from 97 % down "
+            "to 96.8 % then."
+        )
+    return float(match[1]) / 100
+
+
+def _files(target: Path) -> tuple[Path, ...]:
+    # with_suffix would cut names that hold a dot.
+    suffixes = (SUFFIX, f"{_CURVE}.csv", f"{_CURVE}.html")
+    return tuple(target.with_name(target.name + suffix) for suffix in suffixes)
+
+
+def _check_writable(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path in _files(target):
+            check_writable(path)
+    except OSError as error:
+        raise _unwritable(target.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> CompressionNotWritten:
+    return CompressionNotWritten(
+        f"Cannot write to {folder}: {error.strerror}. Name a folder of your own by --output."
+    )
+
+
+def _check_fits(network: LoadedNetwork, images: Data) -> None:
+    """Refuse images that the network was not made for.
+
+    Raises:
+        InvalidProblem: Their shape, or their number of classes, is another.
+    """
+    given, taken = tuple(images.train_x.shape[1:]), network.input_shape
+    if given != taken:
+        raise InvalidProblem(
+            f"The images of {images.name!r} are {_sizes(given)}, and the network takes "
+            f"{_sizes(taken)}. Give the --data that it was trained on."
+        )
+    with torch.inference_mode():
+        like = next(network.model.parameters())
+        outputs = network.model(torch.zeros(1, *taken, device=like.device)).shape[1]
+    if outputs != images.classes:
+        raise InvalidProblem(
+            f"{images.name!r} has {images.classes} classes, and the network tells {outputs} "
+            "apart. Give the --data that it was trained on."
+        )
+
+
+def _doubts(point: Point, network: LoadedNetwork, images: Data) -> list[str]:
+    """Say where the trained network is not as accurate as its checkpoint says."""
+    said = network.properties.get("accuracy")
+    # Of an answer that was trained again and again, it says the mean.
+    if point.setting is not None or said is None:
+        return []
+    if abs(said - point.accuracy) <= _NEAR:
+        return []
+    return [
+        f"Its checkpoint says {100 * said:.2f} %. If {images.name!r} is not what it was trained "
+        "on, it may have seen the validation and test images, and accuracies mean little."
+    ]
+
+
+def _recipe(network: LoadedNetwork, source: Path) -> Recipe:
+    """Return how the network was trained; the default if its checkpoint does not tell.
+
+    Raises:
+        InvalidCheckpoint: What it tells is no recipe.
+    """
+    try:
+        return Recipe(**(network.recipe or {}))
+    except (TypeError, InvalidProblem) as error:
+        raise InvalidCheckpoint(
+            f"{source} was trained by {network.recipe!r}, which is no recipe: {error}. Save the "
+            "checkpoint again."
+        ) from error
+
+
+def _write(
+    target: Path,
+    network: LoadedNetwork,
+    found: Compression,
+    test: float,
+    recipe: Recipe,
+    drop: float,
+) -> list[PackedTensor]:
+    """Write all files; return how each tensor was packed."""
+    packed, table, _ = _files(target)
+    known = {"accuracy": found.best.accuracy, "test_accuracy": test}
+    try:
+        tensors = save_packed(
+            packed,
+            network.model,
+            network.space,
+            network.shape,
+            known,
+            recipe=None if network.recipe is None else recipe,
+        )
+        write_curve(table.with_suffix(""), found, _name(network), drop)
+    except OSError as error:
+        raise _unwritable(target.parent, error) from error
+    return tensors
+
+
+def _same(target: Path, network: LoadedNetwork) -> bool:
+    """Load the packed file, and compare all its tensors with the network's, bit by bit."""
+    again, _ = load_packed(_files(target)[0], network.space)
+    ours, theirs = network.model.state_dict(), again.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        tensor.dtype == theirs[name].dtype
+        and np.array_equal(as_columns(tensor), as_columns(theirs[name]))
+        for name, tensor in ours.items()
+    )
+
+
+def _show(
+    console: Console,
+    target: Path,
+    network: LoadedNetwork,
+    found: Compression,
+    packed: Iterable[PackedTensor],
+    test: float,
+) -> None:
+    """Show what each layer takes, what the whole takes, and what it costs in accuracy."""
+    state = network.model.state_dict()
+    formats = {tensor.name: tensor.format for tensor in packed}
+    sizes = {tensor.name: measure_tensor(state[tensor.name], tensor) for tensor in packed}
+    weights = weights_of(network.model)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    for title in ("numbers", "not zero", "packed", "ratio", "bits each", "format"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name in weights:
+        table.add_row(name.removesuffix(".weight"), *_cells(sizes[name]), formats[name])
+    others = total(bits for name, bits in sizes.items() if name not in weights)
+    whole = total(sizes.values())
+    if others.numbers:
+        table.add_row("all else", *_cells(others), "")
+    table.add_section()
+    table.add_row("network", *_cells(whole), "")
+    console.print(table, highlight=False, markup=False)
+    size = _files(target)[0].stat().st_size
+    before, after = found.trained.accuracy, found.best.accuracy
+    _say(
+        console,
+        f"Chosen: {_told(found.best)}",
+        f"{_name(network)}: {whole.plain_bytes / size:.2f} times smaller, "
+        f"{format_quantity('size', whole.plain_bytes)} of weights in a file of "
+        f"{format_quantity('size', size)}; {whole.representation_bits:.0f} representation bits.",
+        f"Validation accuracy: {100 * before:.2f} % before, {100 * after:.2f} % after. "
+        f"Test accuracy: {100 * test:.2f} %.",
+        f"Written to {target.parent}: {', '.join(path.name for path in _files(target))}. "
+        f"{len(curve(found.points))} of {len(found.points)} networks are on the curve.",
+    )
+    if found.best.setting is None:
+        _say(
+            console,
+            "No smaller network is within the drop. Retrain for more --epochs, try more --trials, "
+            "or allow a larger --accuracy-drop.",
+        )
+    if "ans" in formats.values():
+        _say(console, "To read the packed file, constriction has to be installed there too.")
+
+
+def _cells(bits: Bits) -> list[str]:
+    return [
+        str(bits.numbers),
+        f"{bits.nonzero / bits.numbers:.1%}" if bits.numbers else "",
+        format_quantity("size", bits.packed_bytes),
+        f"{bits.ratio:.2f}",
+        f"{8 * bits.packed_bytes / bits.numbers:.2f}" if bits.numbers else "",
+    ]
+
+
+def _told(point: Point) -> str:
+    size = f"{format_quantity('size', point.bits / 8)}, validation {100 * point.accuracy:.2f} %"
+    setting = point.setting
+    if setting is None:
+        return f"as it was trained: {size}"
+    rounded = ", others in bfloat16" if setting.rounded else ""
+    return (
+        f"{setting.percentile:g} % pruned, {setting.k} values by {setting.method}{rounded}: {size}"
+    )
+
+
+def _name(network: LoadedNetwork) -> str:
+    return f"{network.space.name}, depth {network.shape.depth}, width {network.shape.width}"
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _say(console: Console, *lines: str) -> None:
+    # Unwrapped: what is read by a program, or copied, stays in one line.
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import DATA
+from networks import SPACES
+from networks import network
+from torch import nn
+
+from optuna_shape import InvalidProblem
+from optuna_shape.compress.packed import load_packed
+from optuna_shape.compress.packed import pack
+from optuna_shape.compress.packed import save_packed
+from optuna_shape.compress.quantizers import QUANTIZERS
+from optuna_shape.compress.search import PERCENTILES
+from optuna_shape.compress.search import VALUES
+from optuna_shape.compress.search import Compression
+from optuna_shape.compress.search import Point
+from optuna_shape.compress.search import Setting
+from optuna_shape.compress.search import compress
+from optuna_shape.compress.search import curve
+from optuna_shape.compress.search import round_others
+from optuna_shape.compress.weights import weights_of
+from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.trainer import evaluate
+from optuna_shape.train.trainer import train
+
+ARGUMENTS: dict[str, Any] = {"drop": 0.05, "trials": 6, "epochs": 1, "seed": 0}
+
+
+def points(*pairs: tuple[int, float]) -> list[Point]:
+    return [
+        Point(Setting(50.0, k, "kmeans", True), *pair)
+        for k, pair in enumerate(
+            ((bits, float(bits), accuracy) for bits, accuracy in pairs), start=1
+        )
+    ]
+
+
+def trained(family: str = "mlp") -> nn.Module:
+    model = network(family)
+    train(model, DATA, epochs=3, seed=0)
+    return model
+
+
+def accuracy_of(model: nn.Module) -> float:
+    return evaluate(model, DATA.validation_x, DATA.validation_y)
+
+
+@pytest.fixture(scope="module")
+def searched() -> tuple[nn.Module, nn.Module, Compression, list[Point]]:
+    """The network before and after, what was found, and what was reported."""
+    before = trained()
+    after, reported = copy.deepcopy(before), []
+    found = compress(after, DATA, **ARGUMENTS, report=reported.append)
+    return before, after, found, reported
+
+
+def test_the_curve_has_the_points_that_no_other_is_better_than() -> None:
+    a, b, c, d, e, f = points((5, 0.9), (1, 0.5), (3, 0.7), (4, 0.7), (3, 0.6), (6, 0.9))
+    assert curve([a, b, c, d, e, f]) == [b, c, a]
+    for point in (d, e, f):
+        assert any(o.bits <= point.bits and o.accuracy >= point.accuracy for o in (a, b, c))
+
+
+def test_the_curve_of_few_points() -> None:
+    assert curve([]) == []
+    (one,) = points((1, 0.5))
+    assert curve([one, one]) == [one]
+
+
+def test_only_numbers_that_are_no_weights_are_rounded() -> None:
+    model = trained("resnet")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    round_others(model)
+    weights = weights_of(model)
+    changed = 0
+    for name, tensor in model.state_dict().items():
+        if name in weights or not tensor.is_floating_point():
+            assert torch.equal(tensor, before[name]), name
+        else:
+            assert torch.equal(tensor, before[name].bfloat16().float()), name
+            changed += int((tensor != before[name]).sum())
+    assert changed > 0
+
+
+def test_the_best_has_the_fewest_bits_within_the_drop(searched: Any) -> None:
+    before, _, found, _ = searched
+    assert found.trained.setting is None
+    assert found.trained.accuracy == accuracy_of(before)
+    least = found.trained.accuracy - ARGUMENTS["drop"] - 1e-9
+    within = [point for point in found.points if point.accuracy >= least]
+    assert found.best == min(within, key=lambda point: point.bits)
+    assert found.best.bits < found.trained.bits / 4
+
+
+def test_the_network_becomes_the_best(searched: Any) -> None:
+    _, after, found, _ = searched
+    assert accuracy_of(after) == found.best.accuracy
+    assert 8 * sum(len(tensor.content) for tensor in pack(after)) == found.best.bits
+    for weight in weights_of(after).values():
+        values = weight.unique()
+        assert len(values[values != 0]) <= found.best.setting.k
+
+
+def test_every_point_is_reported_and_of_another_setting(searched: Any) -> None:
+    _, _, found, reported = searched
+    assert tuple(reported) == found.points
+    settings = [point.setting for point in found.points]
+    assert len(set(settings)) == len(settings) <= ARGUMENTS["trials"] + 1
+    for setting in settings[1:]:
+        assert setting.percentile in PERCENTILES
+        assert VALUES[0] <= setting.k <= VALUES[1]
+        assert setting.method in QUANTIZERS
+
+
+def test_the_same_seed_finds_the_same(searched: Any) -> None:
+    before, after, found, _ = searched
+    again = copy.deepcopy(before)
+    assert compress(again, DATA, **ARGUMENTS) == found
+    for name, tensor in after.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_the_answer_is_packed_to_the_bit(searched: Any, tmp_path: Path) -> None:
+    _, after, _, _ = searched
+    space = SPACES["mlp"]
+    save_packed(tmp_path / "a.packed", after, space, space.shapes[0], {})
+    again, _ = load_packed(tmp_path / "a.packed")
+    for name, tensor in after.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_trainings_that_diverge_leave_the_network_as_it_was() -> None:
+    model = trained()
+    before = copy.deepcopy(model)
+    found = compress(
+        model, DATA, **ARGUMENTS | {"trials": 2}, recipe=Recipe("sgd", learning_rate=1e30)
+    )
+    assert found.points == (found.best,)
+    assert found.best.setting is None
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"drop": -0.1}, {"drop": 1.0}, {"drop": float("nan")}, {"trials": 0}, {"epochs": 0}]
+)
+def test_what_cannot_be_searched_is_an_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidProblem, match="Give"):
+        compress(network("mlp"), DATA, **ARGUMENTS | wrong)
+
+
+def test_a_network_without_weights_is_an_error() -> None:
+    with pytest.raises(InvalidProblem, match="no linear layer"):
+        compress(nn.Sequential(nn.Flatten(), nn.LayerNorm(64)), DATA, **ARGUMENTS)
