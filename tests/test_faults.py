@@ -175,7 +175,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     ),
     "deciding": lambda: wrap([StudyRecords], "write_stop", 1),
     "decided": lambda: wrap([StudyRecords], "write_stop", 1, after=True),
-    "locked": lambda: wrap([JournalFileSymlinkLock], "acquire", 100, after=True),
+    "locked": lambda: wrap([JournalFileSymlinkLock], "acquire", 60, after=True),
     "gone elsewhere": gone_elsewhere,
     "ahead": lambda: clock(20),
     "behind": lambda: clock(-20),
