@@ -9,8 +9,6 @@ shapes, the same that ``optuna-shape report`` writes, lies beside the picture.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 import replay
@@ -28,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--output", default="optuna-shape-output", help="of the search")
     parser.add_argument("--out", type=Path, default=RESULTS / "shape-map.png")
+    parser.add_argument("--command", default="optuna-shape search", help="that made the study")
     arguments = parser.parse_args()
     study = open_study(arguments.output, None)
     problem = ShapeProblem.from_study(study)
@@ -35,8 +34,7 @@ def main() -> None:
     page.unlink()
     figure = shape_map(problem, study).update_layout(width=1000, height=480)
     print(replay.write_plot(arguments.out, figure))
-    command = shlex.join(["python", "benchmarks/picture.py", *sys.argv[1:]])
-    what = tables.provenance(command=command, study=study.study_name)
+    what = tables.provenance(command=arguments.command, study=study.study_name)
     tables.write_provenance(arguments.out, what)
 
 
