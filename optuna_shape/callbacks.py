@@ -25,6 +25,9 @@ MIN_TRAININGS = DESIGN_SIZE + 1
 #: Largest root mean square of leave-one-out z-scores of a model that is believed.
 _MAX_SURPRISE = 3.0
 
+# Probabilities are shares of a finite number of draws.
+_RESOLVED = 0.002
+
 
 class ShapeTerminator:
     """Ends the search, on all workers, when its answer is certain enough, and says why.
@@ -134,8 +137,13 @@ class ShapeTerminator:
                 f"some untrained shape reaches the accuracy with {self._epsilon:.0%} less "
                 f"{self._problem.goal} than {shape}"
             )
-        reason = f"the probability that {better} is {probability:.2g} <= {self._delta:g}"
+        reason = f"the probability that {better} is {_told(probability)} <= {self._delta:g}"
         if belief.goal_costs is not None:
             decision["reaches"] = belief.answer_reaches
             reason += f", and that {shape} reaches it is {belief.answer_reaches:.2g}"
         return {"kind": "certain", "reason": reason, "answer": list(shape), **decision}
+
+
+def _told(probability: float) -> str:
+    """A probability, as it is resolved."""
+    return f"{probability:.2g}" if probability >= _RESOLVED else f"< {_RESOLVED:g}"

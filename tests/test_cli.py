@@ -249,6 +249,13 @@ def test_a_script_reads_json(tmp_path: Path) -> None:
     assert "Unknown goal" in result.stderr
 
 
+def test_an_output_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, text = run(*SMALL, "--constraint", "size <= 1 MB", output=tmp_path / "file")
+    assert code == EXIT_BAD_INPUT
+    assert "cannot be made" in text
+
+
 def test_quiet_says_the_answer_only(tmp_path: Path) -> None:
     question = [*SMALL, "--constraint", "size <= 1 MB", "--trials", "2", "--quiet"]
     code, text = run(*question, output=tmp_path)
@@ -349,6 +356,7 @@ def test_workers_divide_the_cores(threads: int, workers: int, each: int | None) 
         (["--recipe", "sgd"], EXIT_BAD_INPUT, "Write name=value."),
         (["--transfer", "--prune"], EXIT_BAD_INPUT, "Leave one of them out."),
         (["--workers", "0"], EXIT_BAD_INPUT, "--workers"),
+        (["--seed", "-1"], EXIT_BAD_INPUT, "--seed"),
     ],
 )
 def test_bad_input_is_told_in_a_line(

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +22,18 @@ def test_figures_against_exhaustive_search_are_those_of_the_benchmark() -> None:
         assert row["cut"] == "0", "the page says that nothing is cut short"
         counts = " | ".join(row[name] for name in ("method", "seed", "trained", "epochs"))
         assert f"| {counts} | {share:.1%} | {best:.2%} | {regret:.2%} |" in readme
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/RESULTS.md"])
+def test_links_and_files_that_are_named_exist(page: str) -> None:
+    path = ROOT / page
+    text = path.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    named = [name for name in re.findall(r"`(benchmarks/[\w./-]+)`", text) if "*" not in name]
+    assert links and named
+    missing = [link for link in links if not (path.parent / link).exists()]
+    missing += [name for name in named if not (ROOT / name).exists()]
+    assert missing == []
 
 
 def percent(share: str) -> str:

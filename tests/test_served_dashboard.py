@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,10 @@ def test_the_command_serves_the_study_and_ends_on_ctrl_c(database: str) -> None:
         detail = get(f"{host}/api{path}")
         assert [figure["id"] for figure in detail["plotly_graph_objects"]] == names[1:]
         study._storage.set_study_system_attr(study._study_id, key, before)
+        # A web page that has led its own name here learns nothing, and changes nothing.
+        strange = urllib.request.Request(f"{host}/api{path}", headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(strange)
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
         assert process.stdout is not None

@@ -6,8 +6,10 @@ import contextlib
 import errno
 import threading
 import time
+from functools import partial
 from socketserver import ThreadingMixIn
 from typing import Annotated
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.simple_server import WSGIServer
 from wsgiref.simple_server import make_server
@@ -29,6 +31,8 @@ from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import StudyRecords
 
 _PATH = "/dashboard/studies/"
+# Names of this machine for itself.
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 # Seconds between looks at the study; and how many times as long as drawing takes it rests.
 _POLL = 5.0
 _REST = 10.0
@@ -97,12 +101,23 @@ class _Handler(WSGIRequestHandler):
         """Say nothing of every request."""
 
 
+def _check_host(host: str) -> None:
+    """Answer nobody who was led here under another name: a web page could change studies so."""
+    from bottle import abort
+    from bottle import request
+
+    name = urlsplit(f"//{request.get_header('Host', '')}").hostname
+    if host in _LOCAL and name not in _LOCAL:
+        abort(403, "This server answers to its own address only.")
+
+
 def _server(study: Study, host: str, port: int) -> WSGIServer:
     """A server that has taken its address, but answers nobody yet."""
     from optuna_dashboard import wsgi
 
     app = wsgi(study._storage)
     app.install(mending(study._storage))
+    app.add_hook("before_request", partial(_check_host, host))
     try:
         return make_server(host, port, app, server_class=_Server, handler_class=_Handler)
     except OSError as error:

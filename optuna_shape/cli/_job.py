@@ -140,7 +140,13 @@ class Job:
             epochs=self.epochs,
         )
         name = self.study_name or self._study_name(problem, images)
-        self.output.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidProblem(
+                f"--output {self.output} cannot be made: {error.strerror}. Name a folder that can "
+                "be written to."
+            ) from error
         study = optuna.create_study(
             study_name=name,
             storage=_open_storage(self.storage or f"sqlite:///{self.output / 'study.db'}"),

@@ -46,7 +46,8 @@ def report(
     with errors_in_a_line(console):
         study = open_study(storage, study_name)
         problem = ShapeProblem.from_study(study)
-        folder = Path(storage) if Path(storage).is_dir() else Path(OUTPUT)
+        place = Path(storage)
+        folder = place if place.is_dir() else place.parent if place.is_file() else Path(OUTPUT)
         target = folder if output is None else output
         with console.status("Writing the report ..."):
             try:

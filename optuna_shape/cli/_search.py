@@ -117,7 +117,7 @@ def search(
         int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Seed of the decisions and of the trainings.")
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the decisions and of the trainings.")
     ] = Job.seed,
     output: Annotated[
         Path, typer.Option(help="Folder for the study and the trained networks.")
@@ -182,25 +182,26 @@ def _search(
     problem, study, images = search.problem, search.study, search.images
     display, troubles = (SearchDisplay(problem, study, c) for c in (console, errors))
     display.question(images.name, len(images.train_x), len(images.validation_x))
-    with console.status("Measuring the shapes before any training ..."):
-        problem.screen(study)
-    display.screening()
-    if StudyRecords(study).stop() is None:
-        codes: dict[Path, int] = {}
-        try:
-            with ends_as_interrupts(), display.live():
-                if workers == 1:
-                    search.optimize(trials)
-                else:
-                    codes = run_workers(search, workers, trials)
-        except KeyboardInterrupt:
-            troubles.interrupted(_command())
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        for log, code in codes.items():
-            if code:
-                troubles.worker_failed(log, code)
-        if codes and all(codes.values()):
-            raise typer.Exit(EXIT_FAILED)
+    codes: dict[Path, int] = {}
+    try:
+        with ends_as_interrupts():
+            with console.status("Measuring the shapes before any training ..."):
+                problem.screen(study)
+            display.screening()
+            if StudyRecords(study).stop() is None:
+                with display.live():
+                    if workers == 1:
+                        search.optimize(trials)
+                    else:
+                        codes = run_workers(search, workers, trials)
+    except KeyboardInterrupt:
+        troubles.interrupted(_command())
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    for log, code in codes.items():
+        if code:
+            troubles.worker_failed(log, code)
+    if codes and all(codes.values()):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _conclude(search: Search, console: Console, as_json: bool) -> None:

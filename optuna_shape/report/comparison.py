@@ -98,14 +98,22 @@ class TrainingCost:
 def training_cost(
     problem: ShapeProblem, screening: Screening, trials: list[FrozenTrial]
 ) -> TrainingCost:
-    """The cost of a search: epochs, each weighed by what the problem takes its shape to cost."""
+    """The cost of a search: epochs, each weighed by what the problem takes its shape to cost.
+
+    A training that goes on where another ended reports what that had reported again; that counts
+    once.
+    """
     costs = problem.costs(screening)
     full = problem.epochs or max([1, *(len(t.intermediate_values) for t in trials)])
     spent, epochs, uncounted = 0.0, 0, 0
+    before: dict[Shape, dict[int, float]] = {}
     for trial in trials:
         shape, count = shape_of(trial), epochs_of(trial, full)
         if shape is None or count == 0:
             continue
+        known, curve = before.get(shape, {}), trial.intermediate_values
+        count -= sum(known.get(step) == value for step, value in curve.items())
+        before[shape] = curve
         if shape not in costs:
             uncounted += 1
             continue

@@ -45,6 +45,7 @@ from optuna_shape.records import claimed_shape
 from optuna_shape.records import is_replicate
 from optuna_shape.records import read_history
 from optuna_shape.records import shape_of
+from optuna_shape.report.comparison import training_cost
 from optuna_shape.report.notes import nearest_removed
 from optuna_shape.report.notes import removed_by
 from optuna_shape.space import Shape
@@ -161,7 +162,8 @@ class SearchDisplay:
         for name in _SHOWN:
             value = getattr(answer, name)
             if value is not None:
-                table.add_row(name, format_quantity(name, value))
+                label = self._problem.screen(self._study).label(name)
+                table.add_row(label, format_quantity(name, value))
         if answer.note:
             table.add_row("note", answer.note)
         self._console.print(table, highlight=False, markup=False)
@@ -235,10 +237,29 @@ class SearchDisplay:
             certainty = certainties[max(probable, key=_end).number]
             caption.append(f"P(a better shape) = {certainty:.2f}")
         ending = sum(row.running for row in rows)
+        caption += self._spent(screening, trials, ending) if stop is None else []
         if stop is not None and ending:
             caption.append(f"the search stops; trainings that still run: {ending}")
         headings = ("trial", "depth", "width", *map(screening.label, measured))
-        return _TrialTable((*headings, "epoch", "accuracy"), rows, "   ".join(caption))
+        return _TrialTable((*headings, "epoch", "accuracy"), rows, "\n".join(caption))
+
+    def _spent(self, screening: Screening, trials: list[FrozenTrial], workers: int) -> list[str]:
+        """Cost against training everything, and how long that would still take: at most."""
+        share = training_cost(self._problem, screening, trials).share
+        if not 0 < share < 1:
+            return []
+        now = datetime.datetime.now()
+        spent = sum(
+            (
+                (trial.datetime_complete or now) - trial.datetime_start
+                for trial in trials
+                if trial.datetime_start is not None and trial.intermediate_values
+            ),
+            start=datetime.timedelta(),
+        )
+        left = spent * (1 / share - 1) / max(1, workers)
+        left -= datetime.timedelta(microseconds=left.microseconds)
+        return [f"cost {share:.0%} of training all, at most {left} left"]
 
     def _progress(self, trial: FrozenTrial) -> tuple[str, str]:
         epoch, total = len(trial.intermediate_values), self._problem.epochs

@@ -71,7 +71,7 @@ def study_note(problem: ShapeProblem, study: Study) -> str:
     ]
     removed = removed_by(screening)
     if removed:
-        lines += ["Removed before training, as they were measured:", ""]
+        lines += ["Removed before training:", ""]
         rows = [(_escape(limit), str(count)) for limit, count in removed.items()]
         lines += [*_table(("removed by", "shapes"), rows), "", "Nearest to be allowed:", ""]
         lines += [*(f"* {_escape(text)}" for text in nearest_removed(screening)), ""]
@@ -93,7 +93,10 @@ def study_summary(problem: ShapeProblem, study: Study) -> dict[str, str]:
     if best is not None:
         depth, width = best.shape
         values = _values(best).items()
-        figures = ", ".join(f"{name} {format_quantity(name, value)}" for name, value in values)
+        label = problem.screen(study).label
+        figures = ", ".join(
+            f"{label(name)} {format_quantity(name, value)}" for name, value in values
+        )
         shape = f"depth {depth}, width {width}: {figures} (trial {best.trial.number})"
     return {"best shape": shape, "search": f"stopped: {stop['reason']}" if stop else "goes on"}
 
@@ -172,7 +175,7 @@ def _properties(
             limit = f"{relation} {format_quantity(name, bound)}"
         label = screening.label(name) + (" (goal)" if name == problem.goal else "")
         rows.append((label, format_quantity(name, value), limit))
-    return _table(("property", "measured", "limit"), rows)
+    return _table(("property", "value", "limit"), rows)
 
 
 def _values(answer: Answer) -> dict[str, float]:

@@ -269,6 +269,17 @@ def locked(folder: Path) -> Iterator[None]:
         connection.close()
 
 
+def test_what_it_has_cost_and_may_still_take_is_shown(make_problem: MakeProblem) -> None:
+    problem = make_problem(epochs=4)
+    study, screen = make_study(problem, InMemoryStorage()), Screen(terminal=True)
+    with display_of(problem, study, screen).live():
+        study.optimize(formula_objective(problem, epochs=4), n_trials=2)
+        costs = {s: s.depth * s.width**2 for s in problem.space.shapes}
+        spent = sum(costs[Shape(**trial.params)] for trial in study.trials)
+        share = f"cost {spent / sum(costs.values()):.0%} of training all, at most 0:0"
+        screen.wait_for(lambda: share in screen.frames[-1])
+
+
 def test_a_storage_that_cannot_be_read_leaves_the_last_table(
     make_problem: MakeProblem, tmp_path: Path
 ) -> None:
@@ -336,7 +347,7 @@ def test_more_trials_than_the_terminal_is_high(make_problem: MakeProblem) -> Non
         while_running = screen.rows()
         assert "earlier" in screen.frames[-1]
         study.tell(slow, state=TrialState.FAIL)
-    assert list(while_running) == [slow.number, *range(number - 4, number + 1)]
+    assert list(while_running) == [slow.number, *range(number - 3, number + 1)]
     assert max(len(frame.splitlines()) for frame in screen.frames[:-1]) == 12
     assert list(screen.rows()) == [trial.number for trial in study.trials]
     assert "earlier" not in screen.frames[-1]
