@@ -43,11 +43,16 @@ EXIT_INTERRUPTED = 130
 # Seconds in which further signals to end say nothing new.
 _GRACE = 5.0
 
+# Headings of the help, under which options stand.
+NETWORKS, QUESTION, TRAINING = "Networks", "Question", "Training"
+DEVICE, WORKERS, KEPT, SAID = "Device", "Workers and length", "What is kept", "What is said"
+
 Family = Annotated[
     str,
     typer.Option(
         help=f"Networks to choose from: {', '.join(FAMILIES)}, or a function of your own as "
-        "module:function. `optuna-shape families` says more."
+        "module:function. `optuna-shape families` says more.",
+        rich_help_panel=NETWORKS,
     ),
 ]
 FamilyOption = Annotated[
@@ -56,28 +61,47 @@ FamilyOption = Annotated[
         metavar="NAME=VALUE",
         help="An option of the family, may be repeated: variant=bottleneck.",
         show_default=False,
+        rich_help_panel=NETWORKS,
     ),
 ]
 Depth = Annotated[
     str | None,
     typer.Option(
-        help="Depths, such as 1-6 or 1,2,4; by default those of the family.", show_default=False
+        help="Depths, such as 1-6 or 1,2,4; by default those of the family.",
+        show_default=False,
+        rich_help_panel=NETWORKS,
     ),
 ]
 Width = Annotated[
     str | None,
     typer.Option(
-        help="Widths, such as 8-12 or 8,16; by default those of the family.", show_default=False
+        help="Widths, such as 8-12 or 8,16; by default those of the family.",
+        show_default=False,
+        rich_help_panel=NETWORKS,
     ),
 ]
-Device = Annotated[str, typer.Option(help="Measure and train on: auto, cpu, cuda or cuda:1.")]
-BatchSize = Annotated[
-    int, typer.Option(min=1, help="Inputs per call whose latency and energy are measured.")
+Device = Annotated[
+    str,
+    typer.Option(help="Measure and train on: auto, cpu, cuda or cuda:1.", rich_help_panel=DEVICE),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads, of measuring and of training.")]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Inputs per call whose latency and energy are measured.",
+        rich_help_panel=DEVICE,
+    ),
+]
+Threads = Annotated[
+    int,
+    typer.Option(min=1, help="CPU threads, of measuring and of training.", rich_help_panel=DEVICE),
+]
 MaxNoise = Annotated[
     float,
-    typer.Option(help="How much this machine's pace may vary, as a share, to be measured on."),
+    typer.Option(
+        help="How much this machine's pace may vary, as a share, to be measured on.",
+        rich_help_panel=DEVICE,
+    ),
 ]
 Watts = Annotated[
     float | None,
@@ -85,6 +109,7 @@ Watts = Annotated[
         help="Power of the device under load. Energy is then no measurement, but an estimate of "
         "watts x latency.",
         show_default=False,
+        rich_help_panel=DEVICE,
     ),
 ]
 LIMITS = (

@@ -14,7 +14,12 @@ from rich.console import Console
 from optuna_shape.cli._common import EXIT_FAILED
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
+from optuna_shape.cli._common import KEPT
 from optuna_shape.cli._common import LIMITS
+from optuna_shape.cli._common import QUESTION
+from optuna_shape.cli._common import SAID
+from optuna_shape.cli._common import TRAINING
+from optuna_shape.cli._common import WORKERS
 from optuna_shape.cli._common import BatchSize
 from optuna_shape.cli._common import Depth
 from optuna_shape.cli._common import Device
@@ -51,7 +56,8 @@ def search(
         str,
         typer.Option(
             help=f"Images to train on: {', '.join(DATASETS)}, a folder with a folder of images "
-            "for each class, or a .npz file with images x and classes y."
+            "for each class, or a .npz file with images x and classes y.",
+            rich_help_panel=TRAINING,
         ),
     ] = Job.data,
     data_root: Annotated[
@@ -61,38 +67,49 @@ def search(
             help="Folder where torchvision's data sets lie, or are downloaded to; by default "
             "~/.cache/optuna_shape.",
             show_default=False,
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     depth: Depth = None,
     width: Width = None,
-    goal: Annotated[str, typer.Option(help=f"What to improve: {', '.join(GOALS)}.")] = Job.goal,
+    goal: Annotated[
+        str, typer.Option(help=f"What to improve: {', '.join(GOALS)}.", rich_help_panel=QUESTION)
+    ] = Job.goal,
     constraint: Annotated[
         list[str] | None,
         typer.Option(
             help=f"{LIMITS}, 'accuracy >= 92 %'. By default half the latency and size of the "
             "largest shape.",
             show_default=False,
+            rich_help_panel=QUESTION,
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a full training.")] = Job.epochs,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of a full training.", rich_help_panel=TRAINING)
+    ] = Job.epochs,
     recipe: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
             help=f"How to train, may be repeated: {', '.join(map(str, _RECIPE.values()))}.",
             show_default=False,
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     transfer: Annotated[
         bool,
         typer.Option(
             help="Let a network begin with what the nearest trained one knows, if it is near "
-            "enough, and train it for fewer epochs."
+            "enough, and train it for fewer epochs.",
+            rich_help_panel=TRAINING,
         ),
     ] = Job.transfer,
     prune: Annotated[
         bool,
-        typer.Option(help="Cut trainings short that will almost surely not give the answer."),
+        typer.Option(
+            help="Cut trainings short that will almost surely not give the answer.",
+            rich_help_panel=TRAINING,
+        ),
     ] = Job.prune,
     device: Device = Job.device,
     batch_size: BatchSize = Job.batch_size,
@@ -100,7 +117,9 @@ def search(
     workers: Annotated[
         int,
         typer.Option(
-            min=1, help="Processes that train on the device side by side, and share its CPU cores."
+            min=1,
+            help="Processes that train on the device side by side, and share its CPU cores.",
+            rich_help_panel=WORKERS,
         ),
     ] = 1,
     max_noise: MaxNoise = Job.max_noise,
@@ -111,30 +130,50 @@ def search(
             "--train-only",
             help="Join a search, of --storage and --study-name, whose shapes another worker "
             "measures, or has measured, on the device that they are for.",
+            rich_help_panel=WORKERS,
         ),
     ] = Job.train_only,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Most trials to run; no limit by default.")
+        int | None,
+        typer.Option(
+            min=1, help="Most trials to run; no limit by default.", rich_help_panel=WORKERS
+        ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the decisions and of the trainings.")
+        int,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            help="Seed of the decisions and of the trainings.",
+            rich_help_panel=TRAINING,
+        ),
     ] = Job.seed,
     output: Annotated[
-        Path, typer.Option(help="Folder for the study and the trained networks.")
+        Path,
+        typer.Option(help="Folder for the study and the trained networks.", rich_help_panel=KEPT),
     ] = Job.output,
     storage: Annotated[
         str | None,
-        typer.Option(help="Optuna storage, such as sqlite:///shapes.db; by default in --output."),
+        typer.Option(
+            help="Optuna storage, such as sqlite:///shapes.db; by default in --output.",
+            rich_help_panel=KEPT,
+        ),
     ] = None,
     study_name: Annotated[
-        str | None, typer.Option(help="Name of the study; by default made of the question.")
+        str | None,
+        typer.Option(
+            help="Name of the study; by default made of the question.", rich_help_panel=KEPT
+        ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the answer only.", rich_help_panel=SAID)
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
             help="Print one JSON object at the end, in SI units, and errors to standard error.",
+            rich_help_panel=SAID,
         ),
     ] = False,
 ) -> None:
