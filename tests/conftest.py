@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ from problems import table
 
 from optuna_shape import DesignSpace
 from optuna_shape import ShapeProblem
+
+# Where a shell runs the tests in the background, they ignore Ctrl-C, and so would all they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
