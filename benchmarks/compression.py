@@ -59,8 +59,8 @@ from optuna_shape.compress.pruning import prune
 from optuna_shape.compress.retraining import adjust_snapshot
 from optuna_shape.compress.retraining import retrain_pruned
 from optuna_shape.compress.retraining import retrain_shared
+from optuna_shape.compress.search import round_others
 from optuna_shape.compress.sharing import share_weights
-from optuna_shape.compress.weights import weights_of
 from optuna_shape.families import resnet
 from optuna_shape.train.checkpoint import copied
 from optuna_shape.train.data import load
@@ -268,10 +268,7 @@ def network(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
         retrain_shared(model, data, epochs=few, seed=2, recipe=slow)
         yield row("tuned", share, begin)
         begin = time.perf_counter()
-        weights = weights_of(model)
-        for name, tensor in model.state_dict().items():
-            if name not in weights and tensor.is_floating_point():
-                tensor.copy_(tensor.bfloat16())
+        round_others(model)
         yield row("rounded", share, begin)
 
 

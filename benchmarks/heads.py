@@ -78,6 +78,7 @@ from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
 from optuna_shape.train.heads import HEADS
 from optuna_shape.train.recipe import Recipe
+from optuna_shape.train.recipe import decayed_weights
 from optuna_shape.train.trainer import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -124,7 +125,7 @@ def normalised(probabilities: torch.Tensor) -> torch.Tensor:
 
 def weights_of(model: nn.Module) -> list[torch.Tensor]:
     """All weights that a recipe decays, the last layer's at the end."""
-    return [p.detach() for p in model.parameters() if p.ndim > 1]
+    return [weight.detach() for weight in decayed_weights(model)]
 
 
 def norm(weights: Iterable[torch.Tensor]) -> float:

@@ -64,6 +64,14 @@ FamilyOption = Annotated[
         rich_help_panel=NETWORKS,
     ),
 ]
+OwnFunction = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="Of a network of your own: the function that the search was given.",
+        show_default=False,
+    ),
+]
 Depth = Annotated[
     str | None,
     typer.Option(
@@ -130,6 +138,12 @@ def quiet() -> None:
 def make_console(*, quiet: bool = False, stderr: bool = False) -> Console:
     """Return what the commands print to; in a module's name, ``:one:`` is no emoji."""
     return Console(emoji=False, quiet=quiet, stderr=stderr)
+
+
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are: what is read by a program, or copied, stays in one line."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

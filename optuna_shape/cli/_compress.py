@@ -20,9 +20,11 @@ from optuna_shape.cli._checkpoints import find_checkpoint
 from optuna_shape.cli._checkpoints import load_network
 from optuna_shape.cli._common import EXIT_NOT_VERIFIED
 from optuna_shape.cli._common import FamilyOption
+from optuna_shape.cli._common import OwnFunction
 from optuna_shape.cli._common import Threads
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say
 from optuna_shape.compress.coding import as_columns
 from optuna_shape.compress.measures import Bits
 from optuna_shape.compress.measures import measure_tensor
@@ -98,14 +100,7 @@ def compress(
     device: Annotated[str, typer.Option(help="Retrain on: auto, cpu, cuda or cuda:1.")] = "auto",
     threads: Threads = 1,
     seed: Annotated[int, typer.Option(help="Seed of the decisions and of the trainings.")] = 0,
-    family: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="Of a network of your own: the function that the search was given.",
-            show_default=False,
-        ),
-    ] = None,
+    family: OwnFunction = None,
     family_option: FamilyOption = None,
     output: Annotated[
         Path | None,
@@ -148,7 +143,7 @@ def compress(
         recipe = _recipe(network, source)
 
         def report(point: Point) -> None:
-            _say(console, _told(point), *_doubts(point, network, images))
+            say(console, _told(point), *_doubts(point, network, images))
 
         torch.manual_seed(seed)  # Some layers draw from it.
         with console.status("Compressing the network ..."):
@@ -167,9 +162,9 @@ def compress(
         packed = _write(target, network, found, test, recipe, drop)
         _show(console, target, network, found, packed, test)
         if not _same(target, network):
-            _say(console, f"NOT verified: {target}{SUFFIX} does not hold the network to the bit.")
+            say(console, f"NOT verified: {target}{SUFFIX} does not hold the network to the bit.")
             raise typer.Exit(EXIT_NOT_VERIFIED)
-        _say(console, f"Loaded {target}{SUFFIX} again: the same network, to the bit.")
+        say(console, f"Loaded {target}{SUFFIX} again: the same network, to the bit.")
 
 
 def _fraction(text: str) -> float:
@@ -324,7 +319,7 @@ def _show(
     console.print(table, highlight=False, markup=False)
     size = _files(target)[0].stat().st_size
     before, after = found.trained.accuracy, found.best.accuracy
-    _say(
+    say(
         console,
         f"Chosen: {_told(found.best)}",
         f"{_name(network)}: {whole.plain_bytes / size:.2f} times smaller, "
@@ -336,13 +331,13 @@ def _show(
         f"{len(curve(found.points))} of {len(found.points)} networks are on the curve.",
     )
     if found.best.setting is None:
-        _say(
+        say(
             console,
             "No smaller network is within the drop. Retrain for more --epochs, try more --trials, "
             "or allow a larger --accuracy-drop.",
         )
     if "ans" in formats.values():
-        _say(console, "To read the packed file, constriction has to be installed there too.")
+        say(console, "To read the packed file, constriction has to be installed there too.")
 
 
 def _cells(bits: Bits) -> list[str]:
@@ -372,9 +367,3 @@ def _name(network: LoadedNetwork) -> str:
 
 def _sizes(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _say(console: Console, *lines: str) -> None:
-    # Unwrapped: what is read by a program, or copied, stays in one line.
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -16,10 +16,10 @@ from wsgiref.simple_server import make_server
 
 import typer
 from optuna.study import Study
-from rich.console import Console
 
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say
 from optuna_shape.cli._served import mending
 from optuna_shape.cli._studies import OUTPUT
 from optuna_shape.cli._studies import Storage
@@ -59,10 +59,10 @@ def dashboard(
                 with console.status("Drawing the figures ..."):
                     pages.refresh(study)
             else:
-                _say(console, "No shape has been measured yet, so there is nothing to draw.")
-            _say(console, f"The study {study.study_name} is shown at:")
-            _say(console, f"http://{host}:{server.server_port}{_PATH}{study._study_id}")
-            _say(console, "Ctrl-C ends it.")
+                say(console, "No shape has been measured yet, so there is nothing to draw.")
+            say(console, f"The study {study.study_name} is shown at:")
+            say(console, f"http://{host}:{server.server_port}{_PATH}{study._study_id}")
+            say(console, "Ctrl-C ends it.")
             threading.Thread(target=_follow, args=(study,), daemon=True).start()
             server.serve_forever()
 
@@ -128,8 +128,3 @@ def _server(study: Study, host: str, port: int) -> WSGIServer:
         raise DashboardUnavailable(
             f"Nothing can be served on port {port} of {host}: {error.strerror or error}."
         ) from None
-
-
-def _say(console: Console, line: str) -> None:
-    # Unwrapped: what is copied stays in one line.
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

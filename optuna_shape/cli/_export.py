@@ -24,9 +24,11 @@ from optuna_shape.cli._checkpoints import find_checkpoint
 from optuna_shape.cli._checkpoints import load_network
 from optuna_shape.cli._common import EXIT_NOT_VERIFIED
 from optuna_shape.cli._common import FamilyOption
+from optuna_shape.cli._common import OwnFunction
 from optuna_shape.cli._common import Threads
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say
 from optuna_shape.cli._common import sizes
 from optuna_shape.constraints import format_quantity
 from optuna_shape.errors import InvalidProblem
@@ -88,14 +90,7 @@ def export(
             help="Load what was written, and compare outputs and latency with the network's.",
         ),
     ] = False,
-    family: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="Of a network of your own: the function that the search was given.",
-            show_default=False,
-        ),
-    ] = None,
+    family: OwnFunction = None,
     family_option: FamilyOption = None,
     input_shape: Annotated[
         str, typer.Option(help="With --family: shape of one input, such as 3x32x32.")
@@ -143,7 +138,7 @@ def export(
                 program = read_program(_with(target, SUFFIX), digest)
                 again = load_network(target, own, where).model
                 lines, agree = _compare(network, again, program, number, where)
-            _say(console, *lines)
+            say(console, *lines)
             if not agree:
                 raise typer.Exit(EXIT_NOT_VERIFIED)
 
@@ -212,7 +207,7 @@ def _show(
     console.print(table, highlight=False, markup=False)
     example = ", ".join(map(str, (number or 1, *network.input_shape)))
     place = "" if device.type == "cpu" else f', device="{device}"'
-    _say(
+    say(
         console,
         f"Written to {target.parent}. To run the program, in Python with torch alone:",
         "",
@@ -280,9 +275,3 @@ def _latency_line(size: int, ratio: LatencyRatio) -> str:
 
 def _with(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)  # with_suffix would cut names that hold a dot.
-
-
-def _say(console: Console, *lines: str) -> None:
-    # Unwrapped: what is read by a program, or copied, stays in one line.
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say
 from optuna_shape.cli._space import options_of_family
 from optuna_shape.constraints import format_quantity
 from optuna_shape.families import FAMILIES
@@ -46,7 +47,7 @@ def families() -> None:
             table.add_row(name, _picture(function), "\n".join(details))
         else:  # A line each, to be searched and cut by programs.
             line = f"{name}: {_picture(function)} {'; '.join(details)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)
     if console.is_terminal:
         console.print(table, highlight=False, markup=False)
     for line in (_NOTE, _OWN):

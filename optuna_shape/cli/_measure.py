@@ -29,6 +29,7 @@ from optuna_shape.cli._common import choose
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import integers
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say
 from optuna_shape.cli._common import sizes
 from optuna_shape.cli._space import check_network
 from optuna_shape.cli._space import make_space
@@ -222,9 +223,9 @@ def _measure(
                 write_csv(partial, Screening(meter.fingerprint, {}, {}, measurer.known))
             kept = f"What was measured is kept in {partial}, without verdicts."
             if not isinstance(error, KeyboardInterrupt):
-                console.print(kept, highlight=False, markup=False, soft_wrap=True)
+                say(console, kept)
                 raise
-            console.print(f"Interrupted. {kept}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"Interrupted. {kept}")
             raise typer.Exit(EXIT_INTERRUPTED) from None
     with _writing(output):
         write_csv(output, grid)
@@ -234,8 +235,7 @@ def _measure(
         lines.insert(0, f"{len(grid.feasible)} of {len(space)} shapes are within every limit.")
     console.print(f"Measured on {escape(grid.fingerprint)}", highlight=False)
     console.print(shape_table(grid), highlight=False)
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, *lines)
 
 
 def _repeat(console: Console, space: DesignSpace, meter: DeviceMeter, repeat: int) -> None:
@@ -257,8 +257,7 @@ def _repeat(console: Console, space: DesignSpace, meter: DeviceMeter, repeat: in
     latencies = {shape: [session[shape].value for session in sessions] for shape in shapes}
     console.print(f"Measured on {escape(meter.fingerprint)}", highlight=False)
     console.print(session_table(latencies), highlight=False)
-    for line in spread_lines(spread(latencies)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, *spread_lines(spread(latencies)))
     if len(sessions) < repeat:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -11,6 +11,7 @@ from optuna.study import Study
 
 from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say
 from optuna_shape.cli._studies import OUTPUT
 from optuna_shape.cli._studies import Storage
 from optuna_shape.cli._studies import StudyName
@@ -60,7 +61,7 @@ def report(
                     "Name another file with --output."
                 ) from None
     written = f"Written: {page}" + (f", and all shapes to {shapes}." if shapes else ".")
-    console.print(written, highlight=False, markup=False, soft_wrap=True)
+    say(console, written)
 
 
 def _published(folder: Path, problem: ShapeProblem, study: Study) -> Path | None:
