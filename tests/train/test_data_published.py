@@ -15,6 +15,7 @@ from torchvision import datasets
 from optuna_shape import DataUnavailable
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import FlipAndShift
+from optuna_shape.train.data import cifar10_small
 from optuna_shape.train.data import load
 
 FIELDS = ("train_x", "train_y", "validation_x", "validation_y", "test_x", "test_y")
@@ -123,6 +124,26 @@ def test_cifar(
     assert (rows[:, 1:].diff() >= 0).all()
     assert isinstance(data.augment, FlipAndShift)
     assert (data.augment.mirror, data.augment.shift) == (True, 4)
+
+
+def test_small_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cifar(tmp_path, monkeypatch, "CIFAR10", 10)
+    sizes = {"train": 100, "validation": 50, "test": 50}
+    large, small = (cifar10_small(root=tmp_path, size=size, **sizes) for size in (32, 16))
+    assert small.train_x.shape == (100, 3, 16, 16)
+    # A pixel is the average of four, of its own channel, up to the scale of each channel.
+    for channel in range(3):
+        averages = torch.nn.functional.avg_pool2d(large.test_x[:, channel], 2)
+        both = torch.stack([averages.flatten(), small.test_x[:, channel].flatten()])
+        assert torch.corrcoef(both)[0, 1] > 0.99999
+    assert torch.allclose(small.train_x.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
+    for y, each in ((small.train_y, 10), (small.validation_y, 5), (small.test_y, 5)):
+        assert y.bincount().tolist() == [each] * 10
+    # The first red pixel numbers the images, so no two sets drawn from one file share any.
+    first = torch.cat([large.train_x, large.validation_x])[:, 0, 0, 0]
+    assert len(first.unique()) == 150
+    assert isinstance(small.augment, FlipAndShift)
+    assert small.augment.shift == 2
 
 
 def test_the_seed_fixes_the_sets(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_only_training_images_decide_the_normalisation(root: Path, tmp_path: Pat
 def test_shifts_bring_in_what_a_black_pixel_became(root: Path) -> None:
     data = small(root)
     assert isinstance(data.augment, FlipAndShift)
-    assert data.augment.background == pytest.approx(data.train_x[0, 0, 0, 0].item())
+    assert data.augment.background == pytest.approx((data.train_x[0, 0, 0, 0].item(),))
 
 
 def test_packed_files_are_read_without_writing_beside_them(root: Path, tmp_path: Path) -> None:

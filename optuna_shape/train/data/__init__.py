@@ -13,6 +13,7 @@ from typing import Protocol
 from optuna_shape.errors import DataUnavailable
 from optuna_shape.train.data.augment import Distortion
 from optuna_shape.train.data.augment import FlipAndShift
+from optuna_shape.train.data.named import cifar10_small
 from optuna_shape.train.data.named import digits
 from optuna_shape.train.data.named import fashion_mnist
 from optuna_shape.train.data.named import published
@@ -28,6 +29,7 @@ __all__ = [
     "Data",
     "Distortion",
     "FlipAndShift",
+    "cifar10_small",
     "digits",
     "fashion_mnist",
     "load",
@@ -48,6 +50,7 @@ DATASETS: dict[str, Named] = {
     ),
     "mnist": partial(published, "mnist", "MNIST", 10, mirror=False),
     "cifar10": partial(published, "cifar10", "CIFAR10", 10, mirror=True),
+    "cifar10-small": cifar10_small,
     "cifar100": partial(published, "cifar100", "CIFAR100", 100, mirror=True),
 }
 

@@ -25,7 +25,7 @@ from optuna_shape.train.data.split import balanced
 _DISTORTION = Distortion()
 _HELD_OUT = 400
 _COPIES = 4
-_CLOTHES = 10
+_TEN = 10
 
 
 def digits(*, seed: int = 0, root: Root = None, distortion: Distortion = _DISTORTION) -> Data:
@@ -136,27 +136,83 @@ def fashion_mnist(
     Raises:
         DataUnavailable: The files can be neither read nor downloaded, or have too few images.
     """
-    (images, labels), (test_images, test_labels) = _read("FashionMNIST", root)
+    return _reduced(
+        "fashion-mnist", "FashionMNIST", seed, root, (validation, train), test, size, shift=1
+    )
+
+
+def cifar10_small(
+    *,
+    seed: int = 0,
+    root: Root = None,
+    train: int = 6000,
+    validation: int = 2000,
+    test: int = 2000,
+    size: int = 16,
+) -> Data:
+    """Return small colour images from CIFAR-10, with as many of each class in every set.
+
+    Training and validation images are drawn from its 50,000 training images, test images from
+    its 10,000 test images. Pixels are averaged down to ``size``, then scaled to mean 0 and
+    standard deviation 1 of each channel of the training images. They are mirrored and shifted in
+    training.
+
+    Args:
+        seed:
+            Says which images are drawn. It has nothing to do with the seeds of trainings.
+        root:
+            The folder that holds ``cifar-10-batches-py``. It is downloaded there if it is missing.
+            By default as for :func:`fashion_mnist`.
+        train:
+            Number of training images, a multiple of 10, as are the other two.
+        validation:
+            Number of validation images. Which they are does not depend on ``train``.
+        test:
+            Number of test images.
+        size:
+            Height and width in pixels; 32 leaves the images as they are.
+
+    Raises:
+        DataUnavailable: The files can be neither read nor downloaded, or have too few images.
+    """
+    return _reduced(
+        "cifar10-small", "CIFAR10", seed, root, (validation, train), test, size, shift=2
+    )
+
+
+def _reduced(
+    name: str,
+    title: str,
+    seed: int,
+    root: Root,
+    drawn: tuple[int, int],
+    test: int,
+    size: int,
+    *,
+    shift: int,
+) -> Data:
+    """Return few and small images of ten classes; ``drawn`` are those to validate and train on."""
+    (images, labels), (test_images, test_labels) = _read(title, root)
     generator = torch.Generator().manual_seed(seed)
-    for_validation, for_training = balanced(labels, [validation, train], _CLOTHES, generator)
-    (for_test,) = balanced(test_labels, [test], _CLOTHES, generator)
+    for_validation, for_training = balanced(labels, drawn, _TEN, generator)
+    (for_test,) = balanced(test_labels, [test], _TEN, generator)
 
     def scaled(images: torch.Tensor) -> torch.Tensor:
-        """Turn ``(n, 1, 28, 28)`` bytes into ``(n, 1, size, size)`` fractions."""
+        """Turn ``(n, channels, height, width)`` bytes into fractions of the smaller size."""
         return F.adaptive_avg_pool2d(images / 255, size)
 
     train_x = scaled(images[for_training])
-    std, mean = torch.std_mean(train_x)
+    std, mean = torch.std_mean(train_x, dim=(0, 2, 3), keepdim=True)
     return Data(
-        name="fashion-mnist",
+        name=name,
         train_x=(train_x - mean) / std,
         train_y=labels[for_training],
         validation_x=(scaled(images[for_validation]) - mean) / std,
         validation_y=labels[for_validation],
         test_x=(scaled(test_images[for_test]) - mean) / std,
         test_y=test_labels[for_test],
-        classes=_CLOTHES,
-        augment=FlipAndShift(background=float(-mean / std)),
+        classes=_TEN,
+        augment=FlipAndShift(background=tuple((-mean / std).flatten().tolist()), shift=shift),
     )
 
 
