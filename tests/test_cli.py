@@ -104,7 +104,10 @@ def test_search_for_the_smallest_and_resume(tmp_path: Path) -> None:
     assert "Stopped:" in text
 
 
-def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("after", [2, 3])
+def test_an_interrupted_training_goes_on(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     question = [*SMALL, "--depth", "1", "--width", "4", "--epochs", "3"]
     question += ["--constraint", "latency <= 1000 s"]
 
@@ -112,7 +115,7 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
     def interrupt(trial: optuna.Trial, accuracy: float, epoch: int) -> None:
         report(trial, accuracy, epoch)
-        if epoch == 2:
+        if epoch == after:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(optuna.Trial, "report", interrupt)
@@ -128,10 +131,10 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(optuna.Trial, "report", watch)
     assert run(*question, output=tmp_path)[0] == 0
     # A training begun anew would have written the file before its first report.
-    assert reports == [(1, True), (2, True), (3, True)]
+    assert reports == [(epoch, epoch <= after) for epoch in (1, 2, 3)]
     assert not kept.exists()
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
-    assert [len(trial.intermediate_values) for trial in study.trials] == [2, 3]
+    assert [len(trial.intermediate_values) for trial in study.trials] == [after, 3]
 
 
 def job(output: Path, **changes: Any) -> Job:

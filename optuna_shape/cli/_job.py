@@ -21,6 +21,8 @@ import optuna
 import torch
 from optuna.storages import BaseStorage
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 from sqlalchemy.exc import ArgumentError
 
 from optuna_shape.callbacks import ShapeTerminator
@@ -224,13 +226,13 @@ class Search:
     def optimize(
         self,
         trials: int | None,
-        callbacks: Sequence[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]] = (),
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
     ) -> None:
         """Train until the search is over, or for a number of trials."""
         self.study.optimize(
             self.objective(),
             n_trials=trials,
-            callbacks=[ShapeTerminator(self.problem), *callbacks],
+            callbacks=[self._discard_progress, ShapeTerminator(self.problem), *callbacks],
             # One shape that does not fit ends no search.
             catch=(MemoryError, torch.OutOfMemoryError),
         )
@@ -277,10 +279,11 @@ class Search:
         return target if kept else source, test
 
     def _train(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
-        shape, number = _shape(trial), self._attempt(trial)
+        shape = _shape(trial)
+        number = self._attempt(shape)
         parent = trial.user_attrs.get(PARENT)
         recipe, epochs = self.job.recipe, self.job.epochs
-        begun = name = f"progress-{shape.depth}x{shape.width}-{number}"
+        name = _progress(shape, number)
         if parent is not None:
             recipe, epochs = recipe.gentle, max(1, round(_HEIRS_SHARE * epochs))
             name += f"-from-{parent}"
@@ -291,7 +294,7 @@ class Search:
             if trial.should_prune():
                 raise optuna.TrialPruned(trial.user_attrs.get(REASON, "cut short"))
 
-        accuracy = train(
+        return train(
             model,
             self.images,
             epochs=epochs,
@@ -301,11 +304,16 @@ class Search:
             recipe=recipe,
             progress=self.folder / f"{name}.safetensors",
         )
-        # Where its parent was lost meanwhile, it began anew.
-        for path in self.folder.glob(f"{begun}-from-*.safetensors"):
-            path.unlink(missing_ok=True)
-        (self.folder / f"{begun}.safetensors").unlink(missing_ok=True)
-        return accuracy
+
+    def _discard_progress(self, _: optuna.Study, trial: FrozenTrial) -> None:
+        """Delete what a training kept, now that its accuracy is stored.
+
+        Where its parent was lost meanwhile it began anew, so there may be two files.
+        """
+        if trial.state == TrialState.COMPLETE:
+            shape = _shape(trial)
+            for path in self.folder.glob(f"{_progress(shape, self._attempt(shape) - 1)}[.-]*"):
+                path.unlink(missing_ok=True)
 
     def _train_and_keep(self, model: torch.nn.Module, trial: optuna.Trial) -> float:
         accuracy = self._train(model, trial)
@@ -322,10 +330,11 @@ class Search:
 
     def _seed(self, trial: optuna.Trial) -> int:
         """A shape begins with the same weights in every search; what repeats it, with others."""
-        return self.job.seed + self._attempt(trial)
+        return self.job.seed + self._attempt(_shape(trial))
 
-    def _attempt(self, trial: optuna.Trial) -> int:
-        history, shape = StudyRecords(trial.study).history(), _shape(trial)
+    def _attempt(self, shape: Shape) -> int:
+        """How many trainings of a shape are over."""
+        history = StudyRecords(self.study).history()
         # What diverged once would again; what ended otherwise goes on.
         return history.trainings(shape) + history.divergences.get(shape, 0)
 
@@ -333,8 +342,13 @@ class Search:
         return self.folder / f"trial-{number}"
 
 
-def _shape(trial: optuna.Trial) -> Shape:
+def _shape(trial: optuna.Trial | FrozenTrial) -> Shape:
     return Shape(trial.params["depth"], trial.params["width"])
+
+
+def _progress(shape: Shape, attempt: int) -> str:
+    """How the names of files begin that hold a training between two epochs."""
+    return f"progress-{shape.depth}x{shape.width}-{attempt}"
 
 
 def _end_if_alone() -> None:

@@ -1,4 +1,4 @@
-"""A training on disk between two epochs, so that one that was cut short or killed goes on.
+"""A training on disk after each epoch, so that one that was cut short or killed goes on.
 
 One safetensors file holds all that the next epoch depends on. Nothing is pickled, so loading one
 runs no code that came with it.
@@ -110,7 +110,7 @@ class Progress:
                 )
 
     def discard(self) -> None:
-        """Delete the file, as the training is over."""
+        """Delete the file, as the training came to nothing."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()

@@ -111,11 +111,12 @@ def train(
             A trained network to learn from besides the classes, left on ``device`` in evaluation
             mode.
         progress:
-            A file, ending in ``.safetensors``, that holds the training after each epoch but the
-            last, until it finishes. If the training was ended before, by what ``report`` raised or
-            by killing the process, it goes on after the last epoch kept there, whatever the
-            weights of ``model``; ``report`` is first called again for the epochs before. A file
-            that is damaged, or of another training, is logged as a warning and replaced.
+            A file, ending in ``.safetensors``, that holds the training after each epoch. If the
+            training was ended, by what ``report`` raised or by killing the process, it goes on
+            after the last epoch kept there, whatever the weights of ``model``; ``report`` is first
+            called again for the epochs before. One that was finished is not repeated: delete the
+            file once its accuracy is stored. A file that is damaged, or of another training, is
+            logged as a warning and replaced; that of one that diverged is deleted.
         adjust:
             Called in each step between the gradients and the optimizer, and may change the
             gradients of the parameters. Trainings that differ in it alone are told apart by no
@@ -174,11 +175,9 @@ def train(
                 )
                 return math.nan
             curve.append(right / len(validation_y))
-            if epoch < epochs:
-                kept.keep(curve)  # Before the report, which may end the training.
+            kept.keep(curve)  # Before the report, which may end the training.
             if report is not None:
                 report(epoch, curve[-1])
-    kept.discard()
     return curve[-1]
 
 
