@@ -37,17 +37,9 @@ def serve(kind: str, folder: Path) -> Iterator[str]:
         yield f"sqlite:///{folder / 'study.db'}"
     elif kind == "journal":
         yield f"journal:{folder / 'study.log'}"
-    elif kind == "postgresql":
-        with postgresql() as url:
-            yield url
-    elif kind == "mysql":
-        with mariadb() as url:
-            yield url
-    elif kind == "grpc":
-        with postgresql() as url, grpc(url) as address:
-            yield address
     else:
-        raise ValueError(kind)
+        with running(kind) as server:
+            yield server.url
 
 
 def open_storage(address: str) -> BaseStorage:
@@ -56,40 +48,31 @@ def open_storage(address: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(rest))
     if scheme == "grpc":
         return GrpcStorageProxy(host="127.0.0.1", port=int(rest))
-    options = {"connect_args": {"timeout": 60}} if scheme == "sqlite" else {}
+    sqlite = {"connect_args": {"timeout": 60}}
+    options = sqlite if scheme == "sqlite" else {"pool_pre_ping": True}
     return RDBStorage(address, engine_kwargs=options)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that can be stopped and started again where it was."""
+    """A server that can be stopped, at once and without notice, and started again where it was."""
 
     url: str
-    control: tuple[str, ...]
-    options: str
-    user: str | None
-
-    def start(self) -> None:
-        self._run("-o", self.options, "start")
-
-    def stop(self) -> None:
-        self._run("-m", "immediate", "stop")
-
-    def _run(self, *arguments: str) -> None:
-        command = [*self.control, *arguments]
-        subprocess.run(command, check=True, user=self.user, stdout=subprocess.DEVNULL)
+    start: Callable[[], None]
+    stop: Callable[[], None]
 
 
 @contextlib.contextmanager
-def postgresql() -> Iterator[str]:
+def running(kind: str) -> Iterator[Server]:
+    """A server of one of the kinds ``postgresql``, ``mysql`` and ``grpc``."""
+    make = {"postgresql": _postgresql, "mysql": _mariadb, "grpc": _grpc_and_storage}[kind]
+    with make() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _postgresql() -> Iterator[Server]:
     """A PostgreSQL server of Debian's package ``postgresql``."""
-    with postgresql_server() as server:
-        yield server.url
-
-
-@contextlib.contextmanager
-def postgresql_server() -> Iterator[Server]:
-    """The same, to stop and to start."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
         pytest.skip("no PostgreSQL in /usr/lib/postgresql; install Debian's package postgresql")
@@ -99,9 +82,17 @@ def postgresql_server() -> Iterator[Server]:
         data = ("-D", str(folder / "data"))
         initdb = [str(binaries[-1] / "initdb"), *data, "-U", "optuna", "--auth=trust"]
         subprocess.run(initdb, check=True, user=user, stdout=subprocess.DEVNULL)
-        control = (str(binaries[-1] / "pg_ctl"), *data, "-w", "-l", str(folder / "log"))
-        url = f"postgresql+psycopg://optuna@127.0.0.1:{port}/postgres"
-        server = Server(url, control, options, user)
+        control = [str(binaries[-1] / "pg_ctl"), *data, "-w", "-l", str(folder / "log")]
+
+        def run(*arguments: str) -> None:
+            command = [*control, *arguments]
+            subprocess.run(command, check=True, user=user, stdout=subprocess.DEVNULL)
+
+        server = Server(
+            f"postgresql+psycopg://optuna@127.0.0.1:{port}/postgres",
+            start=lambda: run("-o", options, "start"),
+            stop=lambda: run("-m", "immediate", "stop"),
+        )
         server.start()
         try:
             yield server
@@ -110,46 +101,68 @@ def postgresql_server() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def mariadb() -> Iterator[str]:
+def _mariadb() -> Iterator[Server]:
     """A MariaDB server of Debian's package ``mariadb-server``."""
     import pymysql
 
-    server, install = shutil.which("mariadbd"), shutil.which("mariadb-install-db")
-    if server is None or install is None:
+    program, install = shutil.which("mariadbd"), shutil.which("mariadb-install-db")
+    if program is None or install is None:
         pytest.skip("no mariadbd; install Debian's package mariadb-server")
     port = free_port()
     with _folder("mysql") as (folder, user):
         common = ["--no-defaults", f"--datadir={folder / 'data'}"]
         prepare = [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(prepare, check=True, user=user, stdout=subprocess.DEVNULL)
-        run = [server, *common, f"--port={port}", "--bind-address=127.0.0.1"]
-        run += [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}"]
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(run, user=user, stdout=log, stderr=log)
+        command = [program, *common, f"--port={port}", "--bind-address=127.0.0.1"]
+        command += [f"--socket={folder / 'socket'}", f"--pid-file={folder / 'pid'}"]
+        processes: list[subprocess.Popen[bytes]] = []
+
+        def start() -> None:
+            with (folder / "log").open("a") as log:
+                processes.append(subprocess.Popen(command, user=user, stdout=log, stderr=log))
+            wait_for(port, processes[-1])
+
+        def stop() -> None:
+            processes[-1].kill()
+            processes[-1].wait()
+
         try:
-            wait_for(port, process)
+            start()
             with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
                 connection.cursor().execute("create database optuna")
-            yield f"mysql+pymysql://root@127.0.0.1:{port}/optuna"
+            yield Server(f"mysql+pymysql://root@127.0.0.1:{port}/optuna", start, stop)
         finally:
-            process.terminate()
-            process.wait()
+            stop()
 
 
 @contextlib.contextmanager
-def grpc(url: str) -> Iterator[str]:
+def _grpc_and_storage() -> Iterator[Server]:
+    with _postgresql() as behind, _grpc(behind.url) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _grpc(url: str) -> Iterator[Server]:
     """Optuna's proxy in front of another storage."""
     RDBStorage(url)  # Makes the tables, so that the server is quick to come up.
     port = free_port()
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_proxy, args=(url, port), daemon=True)
-    process.start()
+    processes: list[multiprocessing.process.BaseProcess] = []
+
+    def start() -> None:
+        processes.append(context.Process(target=_proxy, args=(url, port), daemon=True))
+        processes[-1].start()
+        wait_for(port, processes[-1])
+
+    def stop() -> None:
+        processes[-1].kill()
+        processes[-1].join()
+
+    start()
     try:
-        wait_for(port, process)
-        yield f"grpc:{port}"
+        yield Server(f"grpc:{port}", start, stop)
     finally:
-        process.terminate()
-        process.join()
+        stop()
 
 
 def _proxy(url: str, port: int) -> None:

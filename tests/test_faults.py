@@ -38,7 +38,7 @@ from problems import latency
 from problems import surface
 from servers import Server
 from servers import open_storage
-from servers import postgresql_server
+from servers import running
 from servers import serve
 from torch import nn
 
@@ -475,8 +475,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise TimeoutError("it did not come true within two minutes")
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_the_command_line_goes_on_once_the_storage_is_back(seconds: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        ("postgresql", 3),
+        pytest.param("postgresql", 20, marks=pytest.mark.slow),
+        pytest.param("mysql", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_the_command_line_goes_on_once_the_storage_is_back(
+    kind: str, seconds: float, tmp_path: Path
+) -> None:
     epochs, log = 8, tmp_path / "log"
     arguments = [*QUESTION, "--epochs", str(epochs), "--output", str(tmp_path / "output")]
 
@@ -486,7 +495,7 @@ def test_the_command_line_goes_on_once_the_storage_is_back(seconds: float, tmp_p
             return any(2 <= len(t.intermediate_values) <= 5 for t in study.trials)
         return False
 
-    with postgresql_server() as server:
+    with running(kind) as server:
         with in_loop([*arguments, "--storage", server.url], log) as process:
             wait_until(in_training)
             interrupt(server, seconds)
@@ -509,9 +518,17 @@ def test_the_command_line_goes_on_once_the_storage_is_back(seconds: float, tmp_p
     assert broken.intermediate_values.items() <= again.intermediate_values.items()
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "jobs"),
+    [
+        ("postgresql", 1),
+        pytest.param("postgresql", 2, marks=pytest.mark.slow),
+        pytest.param("mysql", 1, marks=pytest.mark.slow),
+        pytest.param("grpc", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_loop_of_one_s_own_goes_on_once_the_storage_is_back(
-    jobs: int, tmp_path: Path, expected: dict[str, Shape]
+    kind: str, jobs: int, tmp_path: Path, expected: dict[str, Shape]
 ) -> None:
     """In the same process: the trial that the storage did not take is over all the same."""
     problem, work = question(), Work("", tmp_path / "trained")
@@ -523,19 +540,24 @@ def test_a_loop_of_one_s_own_goes_on_once_the_storage_is_back(
             server.stop()  # Its accuracy is stored, and that it is complete cannot be.
         return value
 
-    with postgresql_server() as server:
+    with running(kind) as server:
         study = optuna.create_study(
             study_name="s",
-            storage=RDBStorage(server.url, engine_kwargs={"pool_pre_ping": True}),
+            storage=open_storage(server.url),
             direction="maximize",
             sampler=ShapeSampler(problem, seed=0),
         )
-        for _ in range(5):
-            try:
-                study.optimize(objective, n_jobs=jobs, callbacks=[ShapeTerminator(problem)])
-                break
-            except Exception:  # Optuna may trip over what the storage raised.
-                server.start()
+
+        def answers() -> bool:
+            with contextlib.suppress(Exception):
+                return bool(study.trials)
+            return False  # A client of gRPC tries again only after a while.
+
+        with contextlib.suppress(Exception):  # Optuna may trip over what the storage raised.
+            study.optimize(objective, n_jobs=jobs, callbacks=[ShapeTerminator(problem)])
+        server.start()
+        wait_until(answers)
+        study.optimize(objective, n_jobs=jobs, callbacks=[ShapeTerminator(problem)])
         assert next(outages, None) is None
         check_end(study, expected["accuracy"])
         history = StudyRecords(study).history()
