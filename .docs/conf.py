@@ -51,9 +51,16 @@ nitpick_ignore_regex = [
 
 
 # Pages that begin with a file of the project, with links as they are from there.
-FILES = {"index": "README.md", "results": "benchmarks/RESULTS.md"}
+FILES = {
+    "index": "README.md",
+    "results": "benchmarks/RESULTS.md",
+    "limits": "benchmarks/LIMITS.md",
+}
 LINKS = {
     "](benchmarks/RESULTS.md": "](results.md",
+    "](RESULTS.md": "](results.md",
+    "](benchmarks/LIMITS.md": "](limits.md",
+    "](LIMITS.md": "](limits.md",
     "](benchmarks/results/": "](../benchmarks/results/",
     "](results/": "](../benchmarks/results/",
 }

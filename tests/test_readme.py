@@ -24,7 +24,7 @@ def test_figures_against_exhaustive_search_are_those_of_the_benchmark() -> None:
         assert f"| {counts} | {share:.1%} | {best:.2%} | {regret:.2%} |" in readme
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/RESULTS.md"])
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/RESULTS.md", "benchmarks/LIMITS.md"])
 def test_links_and_files_that_are_named_exist(page: str) -> None:
     path = ROOT / page
     text = path.read_text()
