@@ -40,6 +40,7 @@ from optuna_shape import Shape
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
+from optuna_shape.cli._space import make_space
 from optuna_shape.families import FAMILIES
 from optuna_shape.measure import count
 from optuna_shape.train.data import DATASETS
@@ -233,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", default="digits", choices=sorted(DATASETS))
     parser.add_argument("--family", default="resnet", choices=sorted(FAMILIES))
+    parser.add_argument("--family-option", action="append", default=[], help="name=value")
     parser.add_argument("--depth", default="1,2,3,4,5,6", help="comma-separated")
     parser.add_argument("--width", default="4,6,8,12,16,24", help="comma-separated")
     parser.add_argument("--epochs", type=int, default=10)
@@ -251,8 +253,13 @@ def main() -> None:
     depths = [int(n) for n in arguments.depth.split(",")]
     widths = [int(n) for n in arguments.width.split(",")]
     seeds = [int(n) for n in arguments.seeds.split(",")]
-    space = FAMILIES[arguments.family](
-        depths, widths, input_shape=tuple(data.train_x.shape[1:]), classes=data.classes
+    space = make_space(
+        arguments.family,
+        arguments.family_option,
+        depth=depths,
+        width=widths,
+        input_shape=tuple(data.train_x.shape[1:]),
+        classes=data.classes,
     )
     constraints = arguments.constraint or [f"latency <= 50 % of ({depths[-1]}, {widths[-1]})"]
     problem = ShapeProblem(
