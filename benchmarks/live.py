@@ -1,6 +1,6 @@
 """ShapeSampler against other searches at the same budget, really training.
 
-    python benchmarks/live.py                                    # digits, five seeds
+    python benchmarks/live.py                              # digits, five seeds
     python benchmarks/live.py --methods "Ours;Random" --seeds 3,4
     python benchmarks/live.py --summary                    # figures of what is there
 
