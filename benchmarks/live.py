@@ -6,9 +6,10 @@
 
 Ax needs ``pip install 'optuna_shape[bench]'``; what is not installed is skipped. An interrupted
 recording goes on where it was. The files stand beside ``--out``, ``results/live.csv``:
-``live-shapes.csv`` has what every shape measures, ``live-trainings.csv`` every training,
-``live-runs.csv`` every search with its trainings. From these come ``live.csv``, a row for each
-answer, and ``live-summary.csv``: medians over the seeds with the smallest and the largest.
+``live-shapes.csv`` has what every shape measures, ``live-shapes.json`` by which meter,
+``live-trainings.csv`` every training, ``live-runs.csv`` every search with its trainings. From
+these come ``live.csv``, a row for each answer, and ``live-summary.csv``: medians over the seeds
+with the smallest and the largest.
 
 Tasks. ``accuracy, limited``: latency and size at most ``--share`` of the largest shape's.
 ``latency``: the lowest with at least ``--threshold`` of accuracy. Latency is measured once, for
@@ -93,7 +94,7 @@ _AGAIN = 1000
 
 
 def measure(path: Path, space: DesignSpace, meter: DeviceMeter) -> dict[str, dict[Shape, float]]:
-    """FLOPs, latency and size of every shape, from the file or, once, into it.
+    """FLOPs, latency and size of every shape, from the file; it is made if it is not there.
 
     Raises:
         SystemExit: The file is of other shapes.
@@ -109,6 +110,8 @@ def measure(path: Path, space: DesignSpace, meter: DeviceMeter) -> dict[str, dic
                 counts = count(space, shape)
                 latency = f"{latencies[shape].value:.6g}"
                 writer.writerow([*shape, counts.flops, latency, counts.size_bytes])
+        noise = meter.protocol.noise
+        tables.write_provenance(path, tables.provenance(meter=meter.fingerprint, max_noise=noise))
     with path.open(newline="") as file:
         rows = {Shape(int(r["depth"]), int(r["width"])): r for r in csv.DictReader(file)}
     if tuple(rows) != space.shapes:
@@ -499,8 +502,6 @@ def main() -> None:
                 test_images=len(data.test_x),
                 epochs=arguments.epochs,
                 budgets=budgets,
-                meter=meter.fingerprint,
-                max_noise=arguments.max_noise,
                 tasks=[{**asdict(t), "feasible": len(t.feasible(grid))} for t in tasks],
                 ax=_version("ax-platform"),
             ),
