@@ -61,6 +61,8 @@ import shlex
 import sys
 import time
 import warnings
+from abc import ABC
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -109,34 +111,45 @@ ACCURACY_EPSILON, COST_EPSILON = 0.005, 0.05
 
 
 @dataclass(frozen=True)
-class Table:
-    """A recorded table with all seeds of all shapes.
+class Grid:
+    """Shapes, every depth at every width, and what is known of them before any training.
 
     Attributes:
-        name: Stem of its file.
-        curves: Of each shape, one curve per seed.
+        name: Of the grid; of a recorded table, stem of its file.
+        epochs: Of a full training.
         costs: ``flops``, ``latency`` and ``size`` of each shape.
     """
 
     name: str
-    curves: dict[Shape, tuple[tuple[float, ...], ...]]
+    epochs: int
     costs: dict[str, dict[Shape, float]]
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        return tuple(self.curves)
+        return tuple(self.costs["flops"])
 
     @cached_property
     def depths(self) -> list[int]:
-        return sorted({shape.depth for shape in self.curves})
+        return sorted({shape.depth for shape in self.shapes})
 
     @cached_property
     def widths(self) -> list[int]:
-        return sorted({shape.width for shape in self.curves})
+        return sorted({shape.width for shape in self.shapes})
 
-    @cached_property
-    def epochs(self) -> int:
-        return len(next(iter(self.curves.values()))[0])
+    def cost(self, shape: Shape, epochs: int) -> float:
+        """Training cost of some epochs."""
+        return epochs * self.costs["flops"][shape]
+
+
+@dataclass(frozen=True)
+class Table(Grid):
+    """A recorded table with all seeds of all shapes.
+
+    Attributes:
+        curves: Of each shape, one curve per seed.
+    """
+
+    curves: dict[Shape, tuple[tuple[float, ...], ...]]
 
     @cached_property
     def finals(self) -> np.ndarray:
@@ -149,10 +162,6 @@ class Table:
         means = self.finals.mean(axis=1)
         upper = self.finals[means >= np.median(means)]
         return float(np.sqrt(upper.var(axis=1, ddof=1).mean()))
-
-    def cost(self, shape: Shape, epochs: int) -> float:
-        """Training cost of some epochs."""
-        return epochs * self.costs["flops"][shape]
 
 
 def make_table(name: str, trainings: Sequence[tables.Training]) -> Table | str:
@@ -174,7 +183,7 @@ def make_table(name: str, trainings: Sequence[tables.Training]) -> Table | str:
         cost: {shape: getattr(rows[common[0]], cost) for shape, rows in seeds.items()}
         for cost in ("flops", "latency", "size")
     }
-    return Table(name, curves, costs)
+    return Table(name, len(next(iter(curves.values()))[0]), costs, curves)
 
 
 @dataclass(frozen=True)
@@ -197,11 +206,11 @@ class Task:
     def is_cost(self) -> bool:
         return self.goal != "accuracy"
 
-    def feasible(self, table: Table) -> list[Shape]:
+    def feasible(self, grid: Grid) -> list[Shape]:
         return [
             shape
-            for shape in table.shapes
-            if all(table.costs[name][shape] <= bound for name, bound in self.bounds.items())
+            for shape in grid.shapes
+            if all(grid.costs[name][shape] <= bound for name, bound in self.bounds.items())
         ]
 
 
@@ -241,26 +250,63 @@ def maximum(values: np.ndarray) -> np.ndarray:
     return largest
 
 
-class Replay:
+class Contest(ABC):
+    """What a search is asked, what its trainings show, and when it has run long enough.
+
+    Attributes:
+        grid: The shapes.
+        task: What is asked.
+        feasible: The shapes that may be trained.
+    """
+
+    def __init__(self, grid: Grid, task: Task) -> None:
+        self.grid, self.task = grid, task
+        self.feasible = task.feasible(grid)
+
+    @abstractmethod
+    def curve(self, shape: Shape, times: int) -> tuple[float, ...]:
+        """What a training shows of a shape that has been trained to the end so many times."""
+
+    @abstractmethod
+    def shown(self, shape: Shape, times: int) -> float:
+        """Mean final accuracy of the trainings that were shown."""
+
+    @abstractmethod
+    def is_over(self, steps: Sequence[Step]) -> bool:
+        """Whether a search with these trainings need not go on."""
+
+    @abstractmethod
+    def is_done(self, steps: Sequence[Step], *, stopped: bool) -> bool:
+        """The same of ours, whose terminator has stopped it or not."""
+
+    @property
+    def goal_costs(self) -> dict[Shape, float]:
+        return self.grid.costs[self.task.goal]
+
+    @cached_property
+    def exhaustive(self) -> float:
+        """Cost of training all feasible shapes."""
+        return sum(self.grid.cost(shape, self.grid.epochs) for shape in self.feasible)
+
+
+class Replay(Contest):
     """What the trainings of one replay show, and the truth about them; see the module."""
 
     def __init__(self, table: Table, task: Task, number: int) -> None:
-        self.table, self.task = table, task
+        super().__init__(table, task)
+        self.table = table
         chance = np.random.default_rng(number)
         count = table.finals.shape[1]
         orders = chance.permuted(np.tile(np.arange(count), (len(table.shapes), 1)), axis=1)
         self._order = dict(zip(table.shapes, orders))
         self._finals = dict(zip(table.shapes, np.take_along_axis(table.finals, orders, axis=1)))
-        self.feasible = task.feasible(table)
         self.held_out = count - 1
 
     def curve(self, shape: Shape, times: int) -> tuple[float, ...]:
-        """What a training shows of a shape that has been trained to the end so many times."""
         order = self._order[shape]
         return self.table.curves[shape][order[min(times, len(order) - 2)]]
 
     def shown(self, shape: Shape, times: int) -> float:
-        """Mean final accuracy of the trainings that were shown."""
         return float(self._finals[shape][:times].mean())
 
     def truth(self, shape: Shape, times: int = 1) -> float:
@@ -275,9 +321,14 @@ class Replay:
         """Standard error of the truth."""
         return self.table.noise / math.sqrt(self.held_out + 1 - times)
 
-    @property
-    def goal_costs(self) -> dict[Shape, float]:
-        return self.table.costs[self.task.goal]
+    def is_over(self, steps: Sequence[Step]) -> bool:
+        """Whether a good shape was trained, and enough seen for the figure."""
+        if not steps or first_hit(self, steps) is None:
+            return False
+        return bool(spent(self.table, steps)[-1] >= HORIZON * self.exhaustive)
+
+    def is_done(self, steps: Sequence[Step], *, stopped: bool) -> bool:
+        return stopped and self.is_over(steps)
 
     @cached_property
     def best(self) -> float:
@@ -309,11 +360,6 @@ class Replay:
         """Good shapes that one training shows to be answers."""
         seen = [s for s in self.feasible if self.shown(s, 1) >= self.task.threshold]
         return frozenset(shape for shape in seen if self.is_good(shape))
-
-    @cached_property
-    def exhaustive(self) -> float:
-        """Cost of training all feasible shapes."""
-        return sum(self.table.cost(shape, self.table.epochs) for shape in self.feasible)
 
     @cached_property
     def oracle(self) -> float:
@@ -374,10 +420,10 @@ class Step:
     @classmethod
     def parse(cls, text: str) -> Step:
         shape, epochs = text.rstrip("~").split(":")
-        return cls(_parse_shape(shape), int(epochs), not text.endswith("~"))
+        return cls(parse_shape(shape), int(epochs), not text.endswith("~"))
 
 
-def _parse_shape(text: str) -> Shape:
+def parse_shape(text: str) -> Shape:
     depth, width = text.split("x")
     return Shape(int(depth), int(width))
 
@@ -418,9 +464,9 @@ class Run:
         return self.table, self.task, self.method, self.seed
 
 
-def spent(table: Table, steps: Sequence[Step]) -> np.ndarray:
+def spent(grid: Grid, steps: Sequence[Step]) -> np.ndarray:
     """Training cost after each step."""
-    return np.cumsum([table.cost(step.shape, step.epochs) for step in steps])
+    return np.cumsum([grid.cost(step.shape, step.epochs) for step in steps])
 
 
 def first_hit(replay: Replay, steps: Sequence[Step]) -> int | None:
@@ -428,50 +474,45 @@ def first_hit(replay: Replay, steps: Sequence[Step]) -> int | None:
     return next((i for i, s in enumerate(steps) if s.full and s.shape in replay.good), None)
 
 
-def is_over(replay: Replay, steps: Sequence[Step]) -> bool:
-    """Whether a good shape was trained, and enough seen for the figure."""
-    if not steps or first_hit(replay, steps) is None:
-        return False
-    return bool(spent(replay.table, steps)[-1] >= HORIZON * replay.exhaustive)
-
-
-def observed_answers(replay: Replay, steps: Sequence[Step]) -> Iterator[tuple[Shape, int] | None]:
+def observed_answers(
+    contest: Contest, steps: Sequence[Step]
+) -> Iterator[tuple[Shape, int] | None]:
     """After each step, the best shape by what was shown, and how often it was trained."""
     times: Counter[Shape] = Counter()
     for step in steps:
         times[step.shape] += step.full
-        shown = {shape: replay.shown(shape, n) for shape, n in times.items() if n}
-        if replay.task.is_cost:
-            reaching = [s for s in shown if shown[s] >= replay.task.threshold]
-            answer = min(reaching, key=lambda s: replay.goal_costs[s], default=None)
+        shown = {shape: contest.shown(shape, n) for shape, n in times.items() if n}
+        if contest.task.is_cost:
+            reaching = [s for s in shown if shown[s] >= contest.task.threshold]
+            answer = min(reaching, key=lambda s: contest.goal_costs[s], default=None)
         else:
             answer = max(shown, key=lambda s: shown[s], default=None)
         yield None if answer is None else (answer, times[answer])
 
 
-def make_problem(table: Table, task: Task) -> ShapeProblem:
+def make_problem(grid: Grid, task: Task) -> ShapeProblem:
     """The task in our own words."""
     constraints = [Constraint(name, bound) for name, bound in task.bounds.items()]
     if task.is_cost:
         constraints.append(Constraint("accuracy", task.threshold))
     meter = TableMeter(
-        {s: {name: table.costs[name][s] for name in ("latency", "size")} for s in table.shapes}
+        {s: {name: grid.costs[name][s] for name in ("latency", "size")} for s in grid.shapes}
     )
     return ShapeProblem(
-        DesignSpace(table.depths, table.widths),
+        DesignSpace(grid.depths, grid.widths),
         task.goal,
         constraints,
         meter=meter,
-        epochs=table.epochs,
+        epochs=grid.epochs,
         # Recorded latencies cost nothing, so none need be inferred from others.
         filter_mode="exhaustive",
-        training_cost=table.costs["flops"].__getitem__,
+        training_cost=grid.costs["flops"].__getitem__,
     )
 
 
-def play_ours(replay: Replay, seed: int, *, prune: bool) -> Run:
-    """Search by ShapeSampler; the terminator's stop is noted, and the search goes on."""
-    problem = make_problem(replay.table, replay.task)
+def play_ours(contest: Contest, seed: int, *, prune: bool) -> Run:
+    """Search by ShapeSampler; the terminator's stop is noted, and may be gone past."""
+    problem = make_problem(contest.grid, contest.task)
     study = optuna.create_study(
         direction=problem.direction,
         sampler=ShapeSampler(problem, seed=seed),
@@ -485,7 +526,7 @@ def play_ours(replay: Replay, seed: int, *, prune: bool) -> Run:
 
     def objective(trial: optuna.Trial) -> float:
         shape = problem.suggest(trial)
-        curve = replay.curve(shape, times[shape])
+        curve = contest.curve(shape, times[shape])
         numbers.append(trial.number)
         for epoch, accuracy in enumerate(curve):
             trial.report(accuracy, epoch)
@@ -499,7 +540,7 @@ def play_ours(replay: Replay, seed: int, *, prune: bool) -> Run:
     begin = time.perf_counter()
     stop: int | None = None
     kind, reaches = "", math.nan
-    while not (stop is not None and is_over(replay, steps)):
+    while not contest.is_done(steps, stopped=stop is not None):
         before = len(steps)
         study.optimize(objective, n_trials=1, callbacks=[terminator])
         if len(steps) > before:
@@ -514,11 +555,11 @@ def play_ours(replay: Replay, seed: int, *, prune: bool) -> Run:
                 break
             records.clear_stop()
         elif len(steps) == before:
-            raise RuntimeError(f"{replay.task.name}, seed {seed}: a trial trained nothing")
+            raise RuntimeError(f"{contest.task.name}, seed {seed}: a trial trained nothing")
     certainties = records.certainties()
     return Run(
-        replay.table.name,
-        replay.task.name,
+        contest.grid.name,
+        contest.task.name,
         OURS if prune else UNPRUNED,
         seed,
         time.perf_counter() - begin,
@@ -531,61 +572,61 @@ def play_ours(replay: Replay, seed: int, *, prune: bool) -> Run:
     )
 
 
-def play_rival(replay: Replay, name: str, seed: int, rival: rivals.Rival) -> Run:
+def play_rival(contest: Contest, name: str, seed: int, rival: rivals.Rival) -> Run:
     """Search by a rival, treated as the module says."""
-    table, task = replay.table, replay.task
+    grid, task = contest.grid, contest.task
     position = {
-        shape: (table.depths.index(shape.depth), table.widths.index(shape.width))
-        for shape in table.shapes
+        shape: (grid.depths.index(shape.depth), grid.widths.index(shape.width))
+        for shape in grid.shapes
     }
     shape_at = {place: shape for shape, place in position.items()}
-    feasible = set(replay.feasible)
+    feasible = set(contest.feasible)
     paid: Counter[Shape] = Counter()
     steps: list[Step] = []
     rejections = repeats = 0
     forced: Shape | None = None
-    largest = max(table.costs[task.goal].values()) if task.is_cost else 1.0
+    largest = max(grid.costs[task.goal].values()) if task.is_cost else 1.0
     begin = time.perf_counter()
-    while not is_over(replay, steps) and min(paid[s] for s in feasible) < table.epochs:
+    while not contest.is_over(steps) and min(paid[s] for s in feasible) < grid.epochs:
         shape = shape_at[rival.ask(None if forced is None else position[forced])]
         is_forced, forced = forced is not None, None
-        excess = {n: table.costs[n][shape] / bound - 1 for n, bound in task.bounds.items()}
+        excess = {n: grid.costs[n][shape] / bound - 1 for n, bound in task.bounds.items()}
         if shape not in feasible:
             rival.reject(excess)
             rejections += 1
         else:
             before = paid[shape]
-            epochs = _train(replay, rival, shape, prune=not (is_forced and before))
+            epochs = _train(contest, rival, shape, prune=not (is_forced and before))
             paid[shape] = max(before, epochs)
-            final = replay.shown(shape, 1)
+            final = contest.shown(shape, 1)
             if task.is_cost:
-                is_full = paid[shape] == table.epochs
-                seen = final if is_full else replay.curve(shape, 0)[epochs - 1]
+                is_full = paid[shape] == grid.epochs
+                seen = final if is_full else contest.curve(shape, 0)[epochs - 1]
                 excess["accuracy"] = task.threshold - seen
-            if paid[shape] == table.epochs:
+            if paid[shape] == grid.epochs:
                 rival.complete(
-                    replay.goal_costs[shape] / largest if task.is_cost else final, excess
+                    contest.goal_costs[shape] / largest if task.is_cost else final, excess
                 )
             else:
                 rival.cut(excess)
             if paid[shape] > before:
-                steps.append(Step(shape, paid[shape] - before, paid[shape] == table.epochs))
+                steps.append(Step(shape, paid[shape] - before, paid[shape] == grid.epochs))
                 rejections = repeats = 0
             else:
                 repeats += 1
         if rejections == REJECTIONS or repeats == REPEATS:
             rejections = repeats = 0
-            forced = nearest(shape, feasible, paid, position, table.epochs)
+            forced = nearest(shape, feasible, paid, position, grid.epochs)
     seconds = time.perf_counter() - begin
-    return Run(table.name, task.name, name, seed, seconds, tuple(steps))
+    return Run(grid.name, task.name, name, seed, seconds, tuple(steps))
 
 
-def _train(replay: Replay, rival: rivals.Rival, shape: Shape, *, prune: bool) -> int:
+def _train(contest: Contest, rival: rivals.Rival, shape: Shape, *, prune: bool) -> int:
     """Show the curve until the rival cuts it; the epochs that were shown."""
-    for epoch, accuracy in enumerate(replay.curve(shape, 0)):
+    for epoch, accuracy in enumerate(contest.curve(shape, 0)):
         if rival.report(accuracy, epoch) and prune:
             return epoch + 1
-    return replay.table.epochs
+    return contest.grid.epochs
 
 
 def nearest(
@@ -602,24 +643,24 @@ def nearest(
     return min(candidates, key=lambda s: math.dist(place, position[s]), default=None)
 
 
-def play(replay: Replay, method: str, seed: int) -> Run:
+def play(contest: Contest, method: str, seed: int) -> Run:
     """One search by any method.
 
     Raises:
         ImportError: It is not installed.
     """
     if method in (OURS, UNPRUNED):
-        return play_ours(replay, seed, prune=method == OURS)
-    task, table = replay.task, replay.table
+        return play_ours(contest, seed, prune=method == OURS)
+    task, grid = contest.task, contest.grid
     rival = rivals.make(
         method,
         seed,
         maximize=not task.is_cost,
-        lengths=(len(table.depths), len(table.widths)),
-        epochs=table.epochs,
+        lengths=(len(grid.depths), len(grid.widths)),
+        epochs=grid.epochs,
         constraints=[*task.bounds, *(["accuracy"] if task.is_cost else [])],
     )
-    return play_rival(replay, method, seed, rival)
+    return play_rival(contest, method, seed, rival)
 
 
 # The table of runs.
@@ -655,7 +696,7 @@ def read_runs(path: Path) -> list[Run]:
                 int(row["stop"]) if row["stop"] else None,
                 row["kind"],
                 tuple(float(text) for text in row["probabilities"].split()),
-                tuple(None if t == "-" else _parse_shape(t) for t in row["answers"].split()),
+                tuple(None if t == "-" else parse_shape(t) for t in row["answers"].split()),
                 float(row.get("reaches") or math.nan),
             )
             for row in csv.DictReader(file)
@@ -1019,6 +1060,16 @@ def write_figures(path: Path, figures: Iterable[Figure]) -> None:
             writer.writerow([f.part, f.name, *numbers, f.detail])
 
 
+def print_figures(figures: Iterable[Figure]) -> None:
+    part = ""
+    for f in figures:
+        if f.part != part:
+            part = f.part
+            print(f"\n{part}")
+        spread = "" if math.isnan(f.low) else f" [{f.low:.3g}, {f.high:.3g}]"
+        print(f"  {f.name}: {f.value:.3g}{spread}{f'  ({f.detail})' if f.detail else ''}")
+
+
 # Plots.
 
 _COLOURS = (
@@ -1118,7 +1169,7 @@ def write_plot(path: Path, figure: go.Figure) -> Path:
 # The script.
 
 
-def _choose(parser: argparse.ArgumentParser, text: str | None, known: Sequence[str]) -> list[str]:
+def choose(parser: argparse.ArgumentParser, text: str | None, known: Sequence[str]) -> list[str]:
     chosen = list(known) if text is None else [name.strip() for name in text.split(";")]
     if set(chosen) - set(known):
         parser.error(f"{text!r}: choose some of {'; '.join(known)}, separated by semicolons")
@@ -1166,8 +1217,8 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, default=RESULTS / "replay.csv")
     arguments = parser.parse_args()
-    tasks = _choose(parser, arguments.tasks, names)
-    methods = _choose(parser, arguments.methods, METHODS)
+    tasks = choose(parser, arguments.tasks, names)
+    methods = choose(parser, arguments.methods, METHODS)
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
@@ -1193,13 +1244,7 @@ def main() -> None:
 
     judged = judge(known, read_runs(out))
     figures = summarise(judged)
-    part = ""
-    for f in figures:
-        if f.part != part:
-            part = f.part
-            print(f"\n{part}")
-        spread = "" if math.isnan(f.low) else f" [{f.low:.3g}, {f.high:.3g}]"
-        print(f"  {f.name}: {f.value:.3g}{spread}{f'  ({f.detail})' if f.detail else ''}")
+    print_figures(figures)
     summary = out.with_name(f"{out.stem}-summary.csv")
     write_figures(summary, figures)
     tables.write_provenance(

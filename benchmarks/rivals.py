@@ -1,4 +1,4 @@
-"""What ``replay.py`` lets compete with ShapeSampler, behind one small interface.
+"""What ``replay.py`` and ``live.py`` let compete with ShapeSampler, behind one small interface.
 
 A rival picks positions ``(i, j)``: indices into the listed depths and widths. Indices, not the
 depths and widths themselves, because the lists are spaced as the user would have the search see

@@ -34,7 +34,8 @@ def make_table(finals: Mapping[tuple[int, int], list[float]], epochs: int = 4) -
     }
     product = {shape: float(shape.depth * shape.width) for shape in curves}
     costs = {"flops": product, "latency": {s: c / 1e3 for s, c in product.items()}}
-    return Table("made", curves, {**costs, "size": {s: 100 * c for s, c in product.items()}})
+    size = {s: 100 * c for s, c in product.items()}
+    return Table("made", epochs, {**costs, "size": size}, curves)
 
 
 def two_by_two() -> Table:
