@@ -502,7 +502,7 @@ def draw(rows: Sequence[Row]) -> go.Figure:
             col=column,
         )
     title = f"latency at batch {rows[0].batch_size}, ms"
-    ticks = [digit * 10.0**power for power in range(-2, 5) for digit in (1, 2, 5)]
+    ticks = [digit * 10.0**power for power in range(-2, 5) for digit in (1, 1.5, 2, 3, 5, 7)]
     names = [f"{tick:g}" for tick in ticks]
     figure.update_xaxes(type="log", title=title, tickvals=ticks, ticktext=names)
     figure.update_yaxes(title="accuracy", tickformat=".1%", col=1)
@@ -624,7 +624,7 @@ def main() -> None:
         )
         known = tables.read(arguments.known)
     command = shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR")
-    source = tables.provenance(command=command, **settings, energy="measured")
+    source = tables.provenance(command=command, **settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     tables.write_provenance(path, source)
     device = meters[batch_sizes[-1]].setting.device
@@ -651,8 +651,11 @@ def main() -> None:
                 f"{answer.deep_validation:.4f}: {answer.trainings} trainings, {answer.stop}",
                 flush=True,
             )
+        if not found:
+            continue
         shapes = sorted({shape for f in found.values() for shape in (f.deep, f.answer)})
-        for size, meter in meters.items() if shapes else ():
+        source["energy"] = "measured"
+        for size, meter in meters.items():
             latencies = meter.measure(space, shapes, "latency")
             energies: Mapping[Shape, Measurement] = {}
             try:
@@ -664,11 +667,10 @@ def main() -> None:
                 for layers, f in found.items()
                 if (seed, layers, size) not in done
             ]
-        if rows:
-            write(out, [asdict(row) for row in rows])
-            rows = read(out)  # As whoever goes on will see them.
-            write(out.with_name(f"{out.stem}-summary.csv"), summarize(rows))
-            tables.write_provenance(out, source)
+        write(out, [asdict(row) for row in rows])
+        rows = read(out)  # As whoever goes on will see them.
+        write(out.with_name(f"{out.stem}-summary.csv"), summarize(rows))
+        tables.write_provenance(out, source)
     if not rows:
         raise SystemExit("Every training of the series diverged; there is nothing to compare.")
     shutil.rmtree(trainings.weights, ignore_errors=True)
