@@ -11,14 +11,18 @@ the FLOPs of the shape. Regret is what the answer lacks to the best accuracy tha
 search of the same seed saw.
 
 ``--record`` trains every shape of the grid, whatever the constraints, for every seed, and appends
-each training to a table that other benchmarks replay. It can be interrupted and run again.
+each training to a table that other benchmarks replay. It can be interrupted and run again, or be
+told after how many ``--minutes`` to begin no further training. On a GPU, ``--device cuda
+--processes 8`` keeps it busy; latency and energy are measured before the first training begins.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import math
+import multiprocessing
 import shlex
 import sys
 import time
@@ -26,6 +30,11 @@ import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import Future
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import wait
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -41,10 +50,12 @@ from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
 from optuna_shape.cli._space import make_space
+from optuna_shape.errors import EnergyUnavailable
 from optuna_shape.families import FAMILIES
 from optuna_shape.measure import count
 from optuna_shape.train.data import DATASETS
 from optuna_shape.train.data import Data
+from optuna_shape.train.data import load
 from optuna_shape.train.trainer import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -92,6 +103,7 @@ def search(
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
     callbacks: Sequence[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]],
+    device: str,
 ) -> tuple[optuna.Study, float]:
     """Run one search to its end; the study, and the seconds it took."""
     study = optuna.create_study(direction=problem.direction, sampler=sampler, pruner=pruner)
@@ -103,7 +115,7 @@ def search(
                 raise optuna.TrialPruned
 
         assert problem.epochs is not None
-        return train(model, data, epochs=problem.epochs, seed=seed, report=report)
+        return train(model, data, epochs=problem.epochs, seed=seed, device=device, report=report)
 
     inner = problem.objective(train_one)
 
@@ -131,7 +143,7 @@ def shape_of(trial: optuna.trial.FrozenTrial) -> Shape:
     return Shape(trial.params["depth"], trial.params["width"])
 
 
-def compare(problem: ShapeProblem, data: Data, seed: int) -> list[dict[str, object]]:
+def compare(problem: ShapeProblem, data: Data, seed: int, device: str) -> list[dict[str, object]]:
     """One row for the exhaustive search and one for ours, with the same seed."""
     grid = {"depth": list(problem.space.depths), "width": list(problem.space.widths)}
     exhaustive, exhaustive_seconds = search(
@@ -141,6 +153,7 @@ def compare(problem: ShapeProblem, data: Data, seed: int) -> list[dict[str, obje
         optuna.samplers.GridSampler(grid, seed=0),
         optuna.pruners.NopPruner(),
         [],
+        device,
     )
     ours, our_seconds = search(
         problem,
@@ -149,6 +162,7 @@ def compare(problem: ShapeProblem, data: Data, seed: int) -> list[dict[str, obje
         ShapeSampler(problem, seed=seed),
         optuna.pruners.NopPruner(),  # As the command line does by default.
         [ShapeTerminator(problem)],
+        device,
     )
     truth = {
         shape_of(t): t.user_attrs["accuracy"]
@@ -185,54 +199,119 @@ def compare(problem: ShapeProblem, data: Data, seed: int) -> list[dict[str, obje
     return rows
 
 
-def record(path: Path, problem: ShapeProblem, data: Data, seeds: Sequence[int]) -> None:
-    """Train every shape for every seed that the table does not hold yet."""
-    space = problem.space
+@dataclass(frozen=True)
+class Setting:
+    """What all trainings have in common, so that another process can do some of them."""
+
+    data: str
+    data_root: Path | None
+    family: str
+    options: tuple[str, ...]
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    epochs: int
+    device: str
+    threads: int
+
+    def load(self) -> Data:
+        return load(self.data, root=self.data_root)
+
+    def space(self, data: Data) -> DesignSpace:
+        return make_space(
+            self.family,
+            self.options,
+            depth=self.depths,
+            width=self.widths,
+            input_shape=tuple(data.train_x.shape[1:]),
+            classes=data.classes,
+        )
+
+    def train(self, shape: Shape, seed: int) -> tuple[float, tuple[float, ...]]:
+        """Seconds of a training, and its curve."""
+        data, space = _prepared(self)
+        curve: list[float] = []
+        torch.manual_seed(seed)
+        model = space.build(shape)
+        begin = time.perf_counter()
+        train(
+            model,
+            data,
+            epochs=self.epochs,
+            seed=seed,
+            device=self.device,
+            report=lambda epoch, accuracy: curve.append(accuracy),
+        )
+        return time.perf_counter() - begin, tuple(curve)
+
+
+@functools.cache
+def _prepared(setting: Setting) -> tuple[Data, DesignSpace]:
+    """Data and space, once in each process."""
+    torch.set_num_threads(setting.threads)
+    data = setting.load()
+    return data, setting.space(data)
+
+
+def record(
+    path: Path,
+    setting: Setting,
+    meter: DeviceMeter,
+    seeds: Sequence[int],
+    *,
+    processes: int,
+    minutes: float,
+) -> None:
+    """Train every shape for every seed that the table does not hold yet, while there is time.
+
+    Shapes that are not in the table are measured first, before any training disturbs them.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    _, space = _prepared(setting)
     known = tables.read(path)
     done = {(training.shape, training.seed) for training in known}
     latencies = {training.shape: training.latency for training in known}
+    energies = {training.shape: training.energy for training in known}
     missing = [shape for shape in space.shapes if shape not in latencies]
     if missing:
-        assert problem.meter is not None
-        measured = problem.meter.measure(space, missing, "latency", None)
+        measured = meter.measure(space, missing, "latency", None)
         latencies.update({shape: measurement.value for shape, measurement in measured.items()})
+        try:
+            measured = meter.measure(space, missing, "energy", None)
+        except EnergyUnavailable as error:
+            print(f"no energy: {error}")
+            measured = {}
+        energies.update({shape: measurement.value for shape, measurement in measured.items()})
     # Seed by seed: an interrupted table is complete for the seeds it has.
-    for seed in seeds:
-        for shape in space.shapes:
-            if (shape, seed) in done:
-                continue
-            curve: list[float] = []
-            torch.manual_seed(seed)
-            model = space.build(shape)
-            begin = time.perf_counter()
-            assert problem.epochs is not None
-            train(
-                model,
-                data,
-                epochs=problem.epochs,
-                seed=seed,
-                report=lambda epoch, accuracy, curve=curve: curve.append(accuracy),
-            )
-            seconds = time.perf_counter() - begin
-            counts = count(space, shape)
-            tables.append(
-                path,
-                tables.Training(
+    left = [(shape, seed) for seed in seeds for shape in space.shapes if (shape, seed) not in done]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        running: dict[Future[tuple[float, tuple[float, ...]]], tuple[Shape, int]] = {}
+        while running or (left and time.monotonic() < deadline):
+            while left and len(running) < processes and time.monotonic() < deadline:
+                job = left.pop(0)
+                running[pool.submit(setting.train, *job)] = job
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                (seconds, curve), (shape, seed) = future.result(), running.pop(future)
+                counts = count(space, shape)
+                training = tables.Training(
                     *shape,
                     seed,
                     seconds,
                     float(counts.flops or math.nan),
                     latencies[shape],
                     float(counts.size_bytes),
-                    tuple(curve),
-                ),
-            )
-            print(f"seed {seed} shape {shape}: {curve[-1]:.4f} in {seconds:.1f} s", flush=True)
+                    curve,
+                    energies.get(shape, math.nan),
+                )
+                tables.append(path, training)
+                print(f"seed {seed} shape {shape}: {curve[-1]:.4f} in {seconds:.1f} s", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", default="digits", choices=sorted(DATASETS))
+    parser.add_argument("--data-root", type=Path, help="folder of torchvision's data sets")
     parser.add_argument("--family", default="resnet", choices=sorted(FAMILIES))
     parser.add_argument("--family-option", action="append", default=[], help="name=value")
     parser.add_argument("--depth", default="1,2,3,4,5,6", help="comma-separated")
@@ -242,34 +321,45 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="of the measured calls")
     parser.add_argument("--constraint", action="append", help="may be repeated")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--max-noise", type=float, default=0.1, help="of a machine to measure on")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--record", type=Path, help="table to make or to go on with")
+    parser.add_argument("--processes", type=int, default=1, help="that record at once")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="to begin trainings in")
     parser.add_argument("--out", type=Path, help="CSV of the comparison")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     torch.set_num_threads(arguments.threads)
 
-    data = DATASETS[arguments.data](seed=0)
-    depths = [int(n) for n in arguments.depth.split(",")]
-    widths = [int(n) for n in arguments.width.split(",")]
     seeds = [int(n) for n in arguments.seeds.split(",")]
-    space = make_space(
+    setting = Setting(
+        arguments.data,
+        arguments.data_root,
         arguments.family,
-        arguments.family_option,
-        depth=depths,
-        width=widths,
-        input_shape=tuple(data.train_x.shape[1:]),
-        classes=data.classes,
+        tuple(arguments.family_option),
+        tuple(int(n) for n in arguments.depth.split(",")),
+        tuple(int(n) for n in arguments.width.split(",")),
+        arguments.epochs,
+        arguments.device,
+        arguments.threads,
     )
-    constraints = arguments.constraint or [f"latency <= 50 % of ({depths[-1]}, {widths[-1]})"]
+    data, space = _prepared(setting)
+    constraints = arguments.constraint or [f"latency <= 50 % of {space.shapes[-1]}"]
+    meter = DeviceMeter(
+        device=arguments.device,
+        batch_size=arguments.batch_size,
+        threads=arguments.threads,
+        max_noise=arguments.max_noise,
+    )
     problem = ShapeProblem(
         space,
         "accuracy",
         constraints,
-        meter=Remembering(DeviceMeter(batch_size=arguments.batch_size)),
+        meter=Remembering(meter),
         epochs=arguments.epochs,
     )
-    command = shlex.join(["python", *sys.argv])
+    command = shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR")
     source = tables.provenance(
         command=command,
         data=data.name,
@@ -280,13 +370,20 @@ def main() -> None:
     )
     if arguments.record:
         tables.write_provenance(arguments.record, source)
-        record(arguments.record, problem, data, seeds)
+        record(
+            arguments.record,
+            setting,
+            meter,
+            seeds,
+            processes=arguments.processes,
+            minutes=arguments.minutes,
+        )
         return
     out = arguments.out or RESULTS / f"exhaustive-{data.name}.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     for seed in seeds:
-        rows += compare(problem, data, seed)
+        rows += compare(problem, data, seed, arguments.device)
         for row in rows[-2:]:
             print("  ".join(f"{name} {row[name]}" for name in COLUMNS), flush=True)
         with out.open("w", newline="") as file:

@@ -42,8 +42,8 @@ that is seen to reach the accuracy. The oracle trains, of those shapes, only the
 cheapest to train: no search can cost less.
 
 Tasks. ``accuracy``, without constraints; ``accuracy, limited``: latency and size at most the same
-quantile, such that half the shapes are within both; ``latency`` and ``size``: with the accuracy
-that the top third of the shapes reach.
+quantile, such that half the shapes are within both; ``latency``, ``energy`` where it was
+recorded, and ``size``: with the accuracy that the top third of the shapes reach.
 
 Rivals are treated generously. A pick over a hard constraint costs nothing; nor does a repeat,
 which is answered from a cache. After 20 such rejections or 3 such repeats in a row (a repeat
@@ -117,7 +117,7 @@ class Grid:
     Attributes:
         name: Of the grid; of a recorded table, stem of its file.
         epochs: Of a full training.
-        costs: ``flops``, ``latency`` and ``size`` of each shape.
+        costs: ``flops``, ``latency`` and ``size`` of each shape, and ``energy`` where known.
     """
 
     name: str
@@ -181,8 +181,10 @@ def make_table(name: str, trainings: Sequence[tables.Training]) -> Table | str:
     curves = {shape: tuple(rows[s].curve for s in common) for shape, rows in seeds.items()}
     costs = {
         cost: {shape: getattr(rows[common[0]], cost) for shape, rows in seeds.items()}
-        for cost in ("flops", "latency", "size")
+        for cost in ("flops", "latency", "energy", "size")
     }
+    if any(map(math.isnan, costs["energy"].values())):
+        del costs["energy"]
     return Table(name, len(next(iter(curves.values()))[0]), costs, curves)
 
 
@@ -215,7 +217,7 @@ class Task:
 
 
 def make_tasks(table: Table) -> list[Task]:
-    """The four tasks of a table."""
+    """The tasks of a table: four, and a fifth where energy was recorded."""
     costs = {name: np.array(list(table.costs[name].values())) for name in ("latency", "size")}
     limited = Task("accuracy, limited", "accuracy", {})
     for q in np.linspace(0.5, 1, 101):
@@ -227,8 +229,7 @@ def make_tasks(table: Table) -> list[Task]:
     return [
         Task("accuracy", "accuracy", {}),
         limited,
-        Task("latency", "latency", {}, threshold),
-        Task("size", "size", {}, threshold),
+        *(Task(n, n, {}, threshold) for n in ("latency", "energy", "size") if n in table.costs),
     ]
 
 
@@ -496,7 +497,7 @@ def make_problem(grid: Grid, task: Task) -> ShapeProblem:
     if task.is_cost:
         constraints.append(Constraint("accuracy", task.threshold))
     meter = TableMeter(
-        {s: {name: grid.costs[name][s] for name in ("latency", "size")} for s in grid.shapes}
+        {s: {n: known[s] for n, known in grid.costs.items() if n != "flops"} for s in grid.shapes}
     )
     return ShapeProblem(
         DesignSpace(grid.depths, grid.widths),
@@ -1207,7 +1208,7 @@ def run_all(
 
 
 def main() -> None:
-    names = ("accuracy", "accuracy, limited", "latency", "size")
+    names = ("accuracy", "accuracy, limited", "latency", "energy", "size")
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tables", type=Path, nargs="+", help="default: all that are recorded")
     parser.add_argument("--tasks", help=f"of {'; '.join(names)}")

@@ -1,8 +1,8 @@
 """Recorded tables: every shape of a space really trained, with curves, seeds and provenance.
 
 A table is a CSV of trainings beside a JSON of provenance, both of the same stem. The CSV has a row
-per shape and seed: depth, width, seed, seconds, flops, latency, size, and the validation accuracy
-after every epoch, separated by blanks.
+per shape and seed: depth, width, seed, seconds, flops, latency, size, the validation accuracy
+after every epoch, separated by blanks, and energy, where the device has a counter.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import math
 import platform
 from dataclasses import dataclass
 from dataclasses import fields
@@ -34,6 +35,7 @@ class Training:
         latency: Seconds per call on one batch; NaN if it was not measured.
         size: Bytes of parameters and buffers.
         curve: Validation accuracy after each epoch.
+        energy: Joules per call on one batch; NaN if it was not measured.
     """
 
     depth: int
@@ -44,6 +46,7 @@ class Training:
     latency: float
     size: float
     curve: tuple[float, ...]
+    energy: float = math.nan
 
     @property
     def shape(self) -> Shape:
@@ -63,8 +66,9 @@ def read(path: Path) -> list[Training]:
                 int(row["depth"]),
                 int(row["width"]),
                 int(row["seed"]),
-                *(float(row[name]) for name in ("seconds", "flops", "latency", "size")),
+                *(float(row[n] or math.nan) for n in ("seconds", "flops", "latency", "size")),
                 tuple(float(value) for value in row["curve"].split()),
+                float(row.get("energy") or math.nan),
             )
             for row in csv.DictReader(file)
         ]
@@ -72,15 +76,24 @@ def read(path: Path) -> list[Training]:
 
 def append(path: Path, training: Training) -> None:
     """Add one training, so that an interruption loses at most the one at hand."""
-    new = not path.exists()
+    columns = _COLUMNS
+    if path.exists():  # One begun before energy was recorded goes on without.
+        with path.open(newline="") as file:
+            columns = next(csv.reader(file))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(_COLUMNS)
-        values = [getattr(training, name) for name in _COLUMNS[:-1]]
-        numbers = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
-        writer.writerow([*numbers, " ".join(f"{value:.5g}" for value in training.curve)])
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow({name: _text(getattr(training, name)) for name in _COLUMNS})
+
+
+def _text(value: float | tuple[float, ...]) -> str:
+    if isinstance(value, tuple):
+        return " ".join(f"{part:.5g}" for part in value)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
 
 
 def provenance(**what: Any) -> dict[str, Any]:
