@@ -192,7 +192,7 @@ def _hover(screening: Screening, shape: Shape) -> str:
     for name, measurements in screening.measurements.items():
         if shape in measurements:
             measurement = measurements[shape]
-            line = f"{name} {figure_text(name, measurement.value)}"
+            line = f"{screening.label(name)} {figure_text(name, measurement.value)}"
             if measurement.low < measurement.high:
                 line += f" ({interval_text(name, measurement)})"
             lines.append(line)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optuna.study import Study
 
+from optuna_shape.constraints import GOAL_COSTS
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
 from optuna_shape.posterior import believe
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 #: Figures are written into the cells of grids up to so many columns and rows.
 _COLUMNS, _ROWS = 14, 14
 _NUMBERS, _COLOURS = "Cells: predicted; discs: measured, in %.", "Colours: predicted."
-_SHOWN = ("latency", "energy", "size")
 # Light throughout: figures are written on it.
 _SCALE = ("#fff7d6", "#c7e9b4", "#7fcdbb", "#5ab4d6")
 _SYMBOLS = ("x-thin", "cross-thin", "asterisk", "hash", "y-up")
@@ -156,12 +156,8 @@ def _interval(low: float, high: float) -> str:
 
 
 def _costs(screening: Screening, shape: Shape) -> str:
-    known = ((name, screening.value(name, shape)) for name in _SHOWN)
-    return "".join(
-        f"<br>{screening.label(name)} {format_quantity(name, value)}"
-        for name, value in known
-        if value is not None
-    )
+    known = {name: screening.value(name, shape) for name in GOAL_COSTS}
+    return "".join(f"<br>{' '.join(figure)}" for figure in screening.figures(known).items())
 
 
 def _told(screening: Screening, shape: Shape, accuracy: float) -> str:
