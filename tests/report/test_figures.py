@@ -86,6 +86,7 @@ def test_the_map_shows_what_is_known_of_every_shape(make_problem: MakeProblem) -
             assert value is None or 0 <= value <= 100
     assert "trained: accuracy" in traces["trained"].hovertext[0]
     assert "predicted accuracy" in heat.hovertemplate
+    assert not heat.showscale, "numbers stand in the cells"
 
 
 def test_the_map_before_any_training_has_no_answer(make_problem: MakeProblem) -> None:

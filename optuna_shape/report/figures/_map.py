@@ -79,7 +79,7 @@ def shape_map(problem: ShapeProblem, study: Study) -> go.Figure:
         + "<extra></extra>",
         hoverongaps=False,
         colorscale=_SCALE,
-        showscale=informed,
+        showscale=informed and not told,  # Numbers say more, and phones have no room for both.
         colorbar={
             "title": {"text": "predicted<br>accuracy"},
             "ticksuffix": " %",
@@ -118,7 +118,7 @@ def shape_map(problem: ShapeProblem, study: Study) -> go.Figure:
                 textfont={"size": 11, "color": "white" if fill == ANSWER else "black"},
                 hovertext=[_told(screening, shape, trained[shape]) for shape in shapes],
                 hoverinfo="text",
-                marker=marker("circle", fill, 32 if told else 10),
+                marker=marker("circle", fill, 28 if told else 10),
             )
     running = sorted(belief.history.claimed)
     if running:

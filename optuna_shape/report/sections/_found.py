@@ -30,7 +30,7 @@ from optuna_shape.report.sections._facts import shortened
 from optuna_shape.space import Shape
 
 _SHAPE = "(depth, width)"
-_STANDING, _ANSWER = "", "the answer"
+_ANSWER = "the answer"
 
 
 def trained(facts: Facts) -> Iterator[Html]:
@@ -40,11 +40,9 @@ def trained(facts: Facts) -> Iterator[Html]:
     if accuracies:
         shapes = sorted(accuracies, key=lambda shape: _rank(facts, shape))
         costs = map(facts.screening.label, facts.costs)
-        headings = (_SHAPE, "epochs", "accuracy", *costs, "trial", "repeats", _STANDING)
         yield table(
-            headings,
+            (_SHAPE, "epochs", "accuracy", *costs, "trial", "repeats"),
             [_trained_row(facts, shape) for shape in shapes],
-            texts=(_STANDING,),
             marked=0 if facts.best is not None else None,
         )
         unknown = [name for name in GOAL_COSTS if name not in facts.costs]
@@ -149,14 +147,14 @@ def _trained_row(facts: Facts, shape: Shape) -> tuple[str, ...]:
         accuracy = joined([accuracy, element("small", ", ".join(map(percent, values)))])
     by_number = {trial.number: trial for trial in facts.trials}
     epochs = [_epochs(by_number[n], facts.problem.epochs) for n in numbers]
+    standing = _standing(facts, shape)
     return (
-        str(shape),
+        joined([str(shape), element("small", standing)]) if standing else str(shape),
         ", ".join(epochs),
         accuracy,
         *(facts.cost(name, shape) for name in facts.costs),
         ", ".join(map(str, numbers)),
         str(len(values) - 1) if len(values) > 1 else "",
-        _standing(facts, shape),
     )
 
 
