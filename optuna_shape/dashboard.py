@@ -199,9 +199,7 @@ class _Artist:
         if not records.is_screened():
             return  # To ask would be to measure.
         deadline = time.monotonic() + patience
-        while anew or not records.drawn().covers(records.drawable()):
-            if self._try_to_draw(study, records):
-                return
+        while not self._try_to_draw(study, records, anew=anew):
             if time.monotonic() >= deadline:
                 if patience:
                     _logger.warning(
@@ -211,19 +209,25 @@ class _Artist:
                 return
             time.sleep(_chance.uniform(0.05, 0.2))
 
-    def _try_to_draw(self, study: Study, records: StudyRecords) -> bool:
+    def _try_to_draw(self, study: Study, records: StudyRecords, *, anew: bool) -> bool:
+        """Draw what is left, if anything; False while somebody else draws."""
+        # Also where nothing is left: no process is to end amid what a thread of it writes.
         if not _threads.acquire(blocking=False):
             return False
-        start = time.monotonic()
         try:
+            if not anew and records.drawn().covers(records.drawable()):
+                return True
+            start = time.monotonic()
             if not records.take_drawing(self._heard):
                 return False
-            with records.drawing_kept():
-                self._draw_pages(study, records)
+            try:
+                with records.drawing_kept():
+                    self._draw_pages(study, records)
+            finally:
+                now = time.monotonic()
+                self._due = now + (now - start) * (1 / _SHARE - 1)
         finally:
             _threads.release()
-            now = time.monotonic()
-            self._due = now + (now - start) * (1 / _SHARE - 1)
         return True
 
     def _draw_pages(self, study: Study, records: StudyRecords) -> None:
