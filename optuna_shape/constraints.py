@@ -36,6 +36,8 @@ UNITS: dict[str, dict[str, float]] = {
 }
 #: What a search may be asked to improve.
 GOALS = ("accuracy", "latency", "energy", "size")
+#: Those of them that are known before training, and shown of every shape.
+GOAL_COSTS = GOALS[1:]
 #: What can be known before training.
 COSTS = tuple(name for name in UNITS if name != "accuracy")
 _PRINTED = {

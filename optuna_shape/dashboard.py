@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
 from optuna_shape.constraints import GOALS
 from optuna_shape.problem import ShapeProblem
+from optuna_shape.records import DRAWING_TIMEOUT
 from optuna_shape.records import Heard
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import is_ending
@@ -46,8 +48,11 @@ Draw = Callable[[ShapeProblem, Study], "go.Figure"]
 _HEIGHT, _BOTTOM = 450, 110
 # Drawing takes at most this share of a worker's time.
 _SHARE = 0.05
-# How long (seconds) the last drawing of a search waits for another worker's to end.
-_PATIENCE = 30.0
+# How long (seconds) the last drawing of a search waits for another worker's to end: longer than
+# a worker that died while it drew is taken for alive.
+_PATIENCE = 2 * DRAWING_TIMEOUT
+# So long (seconds) after a trial, what was left out is drawn if no other trial has begun.
+_QUIET = 2.0
 _chance = random.SystemRandom()
 # Threads of a process are one worker to the records.
 _threads = threading.Lock()
@@ -73,8 +78,9 @@ class ShapeDashboard:
     answer, and the figures show the shapes, accuracy against costs, learning curves, and how
     certain the answer is. ``optuna-shape dashboard`` shows them.
 
-    One worker writes at a time, and takes at most a twentieth of its time for it; what was left
-    out is caught up on when the search ends. What goes wrong is logged once, and ends no search.
+    One worker writes at a time, and takes at most a twentieth of its time for it while it trains;
+    what was left out is caught up on seconds after the last trial. What goes wrong is logged once,
+    and ends no search.
 
     Args:
         problem: What is asked.
@@ -98,7 +104,7 @@ class ShapeDashboard:
 
     def __init__(self, problem: ShapeProblem) -> None:
         self._artist = _Artist(problem)
-        # Nobody tells a callback that the search has ended, but then nobody holds it any more.
+        # Who lets go of it has ended the search, and may end the process next.
         weakref.finalize(self, self._artist.catch_up)
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
@@ -123,6 +129,8 @@ class _Artist:
         self._study: Study | None = None
         self._process = os.getpid()
         self._due = -1.0
+        self._timing = threading.Lock()
+        self._timer: threading.Timer | None = None
         self._heard: Heard = {}
         self._has_warned = False
 
@@ -134,6 +142,29 @@ class _Artist:
                 self._draw(study, _PATIENCE)
             elif time.monotonic() >= self._due:
                 self._draw(study, 0.0)
+            self._draw_later(study, _QUIET)
+
+    def _draw_later(self, study: Study, delay: float) -> None:
+        """Have what is left to draw drawn in so many seconds, and not before."""
+        records = StudyRecords(study)
+        if not records.is_screened() or records.drawn().covers(records.drawable()):
+            return
+        with self._timing:
+            if self._timer is not None:
+                self._timer.cancel()
+            # Nobody tells a callback that the search has ended, and a notebook goes on holding it.
+            self._timer = threading.Timer(delay, self._draw_if_idle, [study])
+            self._timer.daemon = True  # At the end of the process, `catch_up` draws.
+            self._timer.start()
+
+    def _draw_if_idle(self, study: Study) -> None:
+        """Draw unless a trial runs, which is not to be disturbed before a drawing is due."""
+        with self._failures_told():
+            trials, wait = StudyRecords(study).trials(), self._due - time.monotonic()
+            if wait > 0 and any(trial.state == TrialState.RUNNING for trial in trials):
+                self._draw_later(study, wait)
+            else:
+                self._draw(study, _PATIENCE)
 
     def catch_up(self) -> None:
         """Draw what was left out, if anything; a fork of the process leaves that to it."""
@@ -168,26 +199,35 @@ class _Artist:
         if not records.is_screened():
             return  # To ask would be to measure.
         deadline = time.monotonic() + patience
-        while anew or not records.drawn().covers(records.drawable()):
-            if self._try_to_draw(study, records) or time.monotonic() >= deadline:
+        while not self._try_to_draw(study, records, anew=anew):
+            if time.monotonic() >= deadline:
+                if patience:
+                    _logger.warning(
+                        "Pages of the dashboard are not up to date: another worker writes there "
+                        f"for more than {patience:g} s. ShapeDashboard.refresh(study) writes them."
+                    )
                 return
             time.sleep(_chance.uniform(0.05, 0.2))
 
-    def _try_to_draw(self, study: Study, records: StudyRecords) -> bool:
+    def _try_to_draw(self, study: Study, records: StudyRecords, *, anew: bool) -> bool:
+        """Draw what is left, if anything; False while somebody else draws."""
+        # Also where nothing is left: no process is to end amid what a thread of it writes.
         if not _threads.acquire(blocking=False):
             return False
-        start = time.monotonic()
         try:
+            if not anew and records.drawn().covers(records.drawable()):
+                return True
+            start = time.monotonic()
             if not records.take_drawing(self._heard):
                 return False
             try:
-                self._draw_pages(study, records)
+                with records.drawing_kept():
+                    self._draw_pages(study, records)
             finally:
-                records.end_drawing()
+                now = time.monotonic()
+                self._due = now + (now - start) * (1 / _SHARE - 1)
         finally:
             _threads.release()
-            now = time.monotonic()
-            self._due = now + (now - start) * (1 / _SHARE - 1)
         return True
 
     def _draw_pages(self, study: Study, records: StudyRecords) -> None:
@@ -196,7 +236,6 @@ class _Artist:
         note = study_note(self._problem, study)
         self._dashboard.save_note(study, keep_remarks(note, self._dashboard.get_note(study)))
         for name, draw in figures(self._problem, study).items():
-            records.keep_drawing()
             with self._failures_told():  # One that cannot be drawn takes no other with it.
                 figure = _for_half_a_page(draw(self._problem, study))
                 self._dashboard.save_plotly_graph_object(study, figure, graph_object_id=name)

@@ -105,6 +105,19 @@ class Screening:
         estimated = any(measurement.is_estimate for measurement in measurements)
         return f"{quantity} (estimate)" if estimated else quantity
 
+    def figures(self, values: Mapping[str, float | None]) -> dict[str, str]:
+        """Label and figure of properties in SI units, for people; what is None is left out.
+
+        Example:
+            >>> Screening("", {}, {}, {}).figures({"latency": 0.0021, "energy": None})
+            {'latency': '2.1 ms'}
+        """
+        return {
+            self.label(name): format_quantity(name, value)
+            for name, value in values.items()
+            if value is not None
+        }
+
     def properties(self, shape: Shape) -> dict[str, float]:
         """Everything that was measured of a shape, in SI units."""
         values = {quantity: self.value(quantity, shape) for quantity in self.measurements}

@@ -98,12 +98,15 @@ class Answer:
     trial: FrozenTrial
     note: str = ""
 
+    @property
+    def properties(self) -> dict[str, float]:
+        """What is known of it, in SI units."""
+        values = {name: getattr(self, name) for name in GOALS}
+        return {name: value for name, value in values.items() if value is not None}
+
     def __str__(self) -> str:
-        figures = {name: getattr(self, name) for name in GOALS}
         text = ", ".join(
-            f"{name} {format_quantity(name, value)}"
-            for name, value in figures.items()
-            if value is not None
+            f"{n} {format_quantity(n, value)}" for n, value in self.properties.items()
         )
         note = f" ({self.note})" if self.note else ""
         return f"shape {self.shape}: {text}{note}"

@@ -117,8 +117,9 @@ _LEASE_TIMEOUT = 300.0
 _LEASE_POLL = 0.5
 _CLAIM_TRIES = 6
 _LEASE_BEAT = 10.0
-#: The same for one that writes to a dashboard, which it says anew with every page.
-_DRAWING_TIMEOUT = 60.0
+#: The same for one that writes to a dashboard. Who waits for it has to have more patience.
+DRAWING_TIMEOUT = 15.0
+_DRAWING_BEAT = 3.0
 #: A claim whose worker cannot be asked is given up after this, or five times the longest training.
 _CLAIM_TIMEOUT = datetime.timedelta(days=1)
 
@@ -364,25 +365,9 @@ class StudyRecords:
 
     @contextlib.contextmanager
     def lease_kept(self) -> Iterator[None]:
-        """Let others hear from this worker while it measures, however long that takes."""
-        over = threading.Event()
-
-        def beat() -> None:
-            count = 1
-            while not over.wait(_LEASE_BEAT):
-                count += 1
-                # A storage that cannot be reached now may be later; measuring goes on meanwhile.
-                with contextlib.suppress(Exception):
-                    self.write_lease(count)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        """Let others hear from this worker while it measures, and give the lease up then."""
+        with self._kept(_LEASE, _LEASE_BEAT):
             yield
-        finally:
-            over.set()
-            thread.join()
-            self.write_lease(None)
 
     def take_lease(self, done: Callable[[], bool]) -> bool:
         """Wait until this worker alone may measure; False if another has measured meanwhile."""
@@ -409,18 +394,17 @@ class StudyRecords:
         Args:
             heard: What this worker knows of others. It is kept up to date; pass it again.
         """
-        self.keep_drawing()
-        if self._rivals(_DRAWING, heard, _DRAWING_TIMEOUT):
-            self.end_drawing()
+        self._announce(_DRAWING, time.time_ns())
+        if self._rivals(_DRAWING, heard, DRAWING_TIMEOUT):
+            self._announce(_DRAWING, None)
             return False
         return True
 
-    def keep_drawing(self) -> None:
-        """Let others hear that this worker still writes."""
-        self._announce(_DRAWING, time.time_ns())
-
-    def end_drawing(self) -> None:
-        self._announce(_DRAWING, None)
+    @contextlib.contextmanager
+    def drawing_kept(self) -> Iterator[None]:
+        """Let others hear from this worker while it writes, and give the lease up then."""
+        with self._kept(_DRAWING, _DRAWING_BEAT):
+            yield
 
     def drawable(self) -> Drawn:
         """What could be drawn now."""
@@ -443,6 +427,29 @@ class StudyRecords:
                 self._storage.set_study_user_attr(self._study_id, name, text[:_MAX_CHARACTERS])
 
     # Leases.
+
+    @contextlib.contextmanager
+    def _kept(self, lease: str, interval: float) -> Iterator[None]:
+        """Announce a lease anew every so many seconds, however long the work under it takes."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(interval):
+                # A storage that cannot be reached now may be later; the work goes on meanwhile.
+                with contextlib.suppress(Exception):
+                    self._announce(lease, time.time_ns())
+
+        thread = threading.Thread(target=beat, daemon=True)
+        # Python 3.12 starts none at the end of a process, where the work is short.
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if thread.is_alive():
+                thread.join()
+            self._announce(lease, None)
 
     def _announce(self, lease: str, beat: int | None) -> None:
         holder = None if beat is None else {"beat": beat, **_identity()}

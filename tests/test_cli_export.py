@@ -23,6 +23,7 @@ from optuna_shape.families import mlp
 from optuna_shape.families import resnet
 from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
+from optuna_shape.train.recipe import Recipe
 
 APP = typer.Typer(pretty_exceptions_enable=False)
 APP.command()(export)
@@ -40,7 +41,8 @@ def save(stem: Path, space: DesignSpace) -> nn.Module:
     torch.manual_seed(0)
     shape = space.shapes[-1]
     model = space.build(shape)
-    save_checkpoint(stem, model, space, shape, {"accuracy": 0.5})
+    recipe = Recipe.usual("sgd", head="llr")
+    save_checkpoint(stem, model, space, shape, {"accuracy": 0.5}, recipe=recipe)
     return model.eval()
 
 
@@ -101,6 +103,8 @@ def test_all_three_files_go_to_another_folder(answer: Path, tmp_path: Path) -> N
     x = torch.randn(3, *INPUT)
     assert torch.equal(model(x), copy(x))
     assert info == same
+    assert same.recipe is not None
+    assert (same.recipe["optimizer"], same.recipe["head"]) == ("sgd", "llr")
     assert "Verified on random inputs, batches of 1, 2, 7, 32." in text
     for batch in (1, 32):
         assert re.search(rf"batch {batch}: \d\.\d\d of the network's, interval \d\.", text)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import json
 import sqlite3
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from optuna_shape.cli import EXIT_BAD_INPUT
 from optuna_shape.cli import app
 from optuna_shape.cli._studies import StudyUnavailable
 from optuna_shape.cli._studies import open_study
+from optuna_shape.report.notes import study_note
+from optuna_shape.report.notes import study_summary
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -96,6 +100,28 @@ def test_what_search_has_made_is_reported_with_its_network(tmp_path: Path) -> No
     assert "from optuna_shape.families import resnet" in text
     assert "<th>data</th><td>digits</td>" in text, "how it was trained"
     assert "weight_decay" in text
+
+
+def test_an_estimate_is_called_one_wherever_it_is_shown(tmp_path: Path) -> None:
+    options = ["--constraint", "energy <= 1 kJ", "--watts", "45", "--max-noise", "100"]
+    arguments = ["search", "--depth", "1", "--width", "4", *options, "--epochs", "1", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)["answer"]
+    (saved,) = tmp_path.glob("*/answer.json")
+    for found in (answer, json.loads(saved.read_text())["properties"]):
+        assert found["energy (estimate)"] > 0
+        assert "energy" not in found
+    assert run(tmp_path)[0] == 0
+    text = (tmp_path / "report.html").read_text()
+    assert ", energy (estimate) " in text.partition("The answer: ")[2][:200]
+    assert "It is an estimate: 45 W x latency." in text
+    (row,) = csv.DictReader((tmp_path / "report.csv").open(newline=""))
+    assert row["energy_note"] == "estimate: 45 W x latency"
+    study = open_study(str(tmp_path), None)
+    problem = ShapeProblem.from_study(study)
+    assert "| energy (estimate) |" in study_note(problem, study)
+    assert "energy (estimate) " in study_summary(problem, study)["best shape"]
 
 
 def test_a_study_in_which_nothing_may_be_trained_is_reported(tmp_path: Path) -> None:

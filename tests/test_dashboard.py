@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from optuna_shape import ShapeDashboard
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
+from optuna_shape import dashboard as dashboard_module
 from optuna_shape import records as records_module
 from optuna_shape.dashboard import figures
 from optuna_shape.records import StudyRecords
@@ -107,6 +111,74 @@ def test_what_was_left_out_is_caught_up_on_at_the_end(make_problem: MakeProblem)
     assert "6 have been" in get_note(study)
 
 
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_notebook_that_holds_it_sees_the_last_trials(
+    make_problem: MakeProblem, tmp_path: Path, kind: str
+) -> None:
+    problem = make_problem()
+    storage = None if kind == "memory" else f"sqlite:///{tmp_path / 's.db'}"
+    study = make_study(problem, storage=storage)
+    records, dashboard = StudyRecords(study), ShapeDashboard(problem)
+    study.optimize(formula_objective(problem), n_trials=5, callbacks=[dashboard])
+    assert records.drawn().finished < 5, "such quick trainings are not all drawn at once"
+    wait_until(lambda: records.drawn().finished == 5)
+    wait_until(lambda: not records._announced("shape:drawing"))
+    assert "5 have been" in get_note(study)
+    wait_until(lambda: not any(isinstance(t, threading.Timer) for t in threading.enumerate()))
+    assert dashboard is not None
+
+
+def test_a_training_is_not_disturbed_before_a_drawing_is_due(make_problem: MakeProblem) -> None:
+    problem = make_problem()
+    study = make_study(problem)
+    records, artist = StudyRecords(study), ShapeDashboard(problem)._artist
+    study.optimize(formula_objective(problem), n_trials=2)
+    artist._due = time.monotonic() + 1000
+    trial = study.ask()
+    artist._draw_if_idle(study)
+    assert records.drawn().finished == 0
+    assert artist._timer is not None
+    assert artist._timer.interval > 900
+    study.tell(trial, problem.record(trial, 0.5 * bool(problem.suggest(trial))))
+    artist._draw_if_idle(study)
+    assert records.drawn().finished == 3
+    artist._timer.cancel()
+
+
+HELD = """
+import sys
+import optuna
+from problems import formula_objective, table
+from optuna_shape import DesignSpace, ShapeDashboard, ShapeProblem, ShapeSampler
+
+space = DesignSpace(range(1, 7), (4, 8, 12, 16, 24))
+problem = ShapeProblem(space, "accuracy", meter=table(space))
+study = optuna.create_study(
+    study_name="s", storage=sys.argv[1], direction="maximize", sampler=ShapeSampler(problem)
+)
+held = ShapeDashboard(problem)
+study.optimize(formula_objective(problem), n_trials=4, callbacks=[held])
+"""
+
+
+def test_a_process_that_ends_has_drawn_all_and_ends(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 's.db'}"
+    command = [sys.executable, "-W", "ignore", "-c", HELD, storage]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "Pages of the dashboard" not in result.stderr
+    study = optuna.load_study(study_name="s", storage=storage)
+    assert StudyRecords(study).drawn().finished == 4
+    assert "4 have been" in get_note(study)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_stop_is_shown_whoever_comes_first(make_problem: MakeProblem, order: int) -> None:
     problem = make_problem("latency", ("accuracy >= 99.9 %",))
@@ -174,7 +246,8 @@ def test_one_worker_draws_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     records = StudyRecords(study)
     heard: records_module.Heard = {}
     assert records.take_drawing(heard)
-    records.end_drawing()
+    with records.drawing_kept():
+        pass
     announce(study, "killed", host=records_module._HOST, pid=2**22 + 1)
     assert records.take_drawing(heard), "a killed worker of this machine is known to be"
     announce(study, "elsewhere", host="elsewhere", pid=1)
@@ -182,12 +255,60 @@ def test_one_worker_draws_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     own = f"shape:drawing:{records_module._worker()}"
     attributes = study._storage.get_study_system_attrs(study._study_id)
     assert attributes[own] is None, "who withdraws keeps nobody waiting"
-    monkeypatch.setattr(records_module, "_DRAWING_TIMEOUT", 0.3)
+    monkeypatch.setattr(records_module, "DRAWING_TIMEOUT", 0.3)
     time.sleep(0.35)
     announce(study, "elsewhere", host="elsewhere", pid=1, beat=2)
     assert not records.take_drawing(heard), "it has just been heard of"
     time.sleep(0.35)
     assert records.take_drawing(heard), "it has not been heard of for long"
+
+
+def test_a_worker_that_died_while_it_drew_is_waited_out(
+    make_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dashboard_module._PATIENCE > records_module.DRAWING_TIMEOUT
+    assert records_module.DRAWING_TIMEOUT > 2 * records_module._DRAWING_BEAT
+    problem = make_problem()
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), n_trials=2)
+    announce(study, "elsewhere", host="elsewhere", pid=1)
+    monkeypatch.setattr(records_module, "DRAWING_TIMEOUT", 0.5)
+    ShapeDashboard(problem).refresh(study)
+    assert StudyRecords(study).drawn().finished == 2
+
+
+def test_who_loses_patience_says_so(
+    make_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = make_problem()
+    study = make_study(problem)
+    study.optimize(formula_objective(problem), n_trials=1)
+    announce(study, "elsewhere", host="elsewhere", pid=1)
+    monkeypatch.setattr(dashboard_module, "_PATIENCE", 0.3)
+    optuna.logging.enable_propagation()
+    optuna.logging.set_verbosity(logging.WARNING)
+    try:
+        ShapeDashboard(problem).refresh(study)
+    finally:
+        optuna.logging.disable_propagation()
+    assert StudyRecords(study).drawn().finished == 0
+    assert "another worker writes there for more than 0.3 s" in caplog.text
+
+
+def test_a_long_drawing_keeps_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "_DRAWING_BEAT", 0.02)
+    study = optuna.create_study()
+    records, own = StudyRecords(study), f"shape:drawing:{records_module._worker()}"
+
+    def beat() -> int:
+        attributes = study._storage.get_study_system_attrs(study._study_id)
+        return int(attributes[own]["beat"])
+
+    assert records.take_drawing({})
+    first = beat()
+    with records.drawing_kept():
+        wait_until(lambda: beat() > first)
+    assert study._storage.get_study_system_attrs(study._study_id)[own] is None
 
 
 def work(problem: ShapeProblem, storage: str, barrier: object) -> None:

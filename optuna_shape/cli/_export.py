@@ -38,7 +38,6 @@ from optuna_shape.train.agreement import TOLERANCE
 from optuna_shape.train.agreement import LatencyRatio
 from optuna_shape.train.agreement import differences
 from optuna_shape.train.agreement import latency_ratio
-from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.checkpoint import write_whole
 from optuna_shape.train.export import SUFFIX
 from optuna_shape.train.export import ExportFailed
@@ -125,9 +124,8 @@ def export(
             )
         try:
             if target.parent.resolve() != source.parent.resolve():
-                save_checkpoint(
-                    target, network.model, network.space, network.shape, network.properties
-                )
+                for suffix in SUFFIXES:  # As they are: they say how it was trained, and by what.
+                    write_whole(_with(target, suffix), _with(source, suffix).read_bytes())
             write_whole(_with(target, SUFFIX), content)
         except OSError as error:
             raise _unwritable(target.parent, error) from error

@@ -28,7 +28,6 @@ from sqlalchemy.exc import ArgumentError
 from optuna_shape.callbacks import ShapeTerminator
 from optuna_shape.cli._space import check_network
 from optuna_shape.cli._space import make_space
-from optuna_shape.constraints import GOALS
 from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import StudyMismatch
@@ -269,7 +268,8 @@ class Search:
             return None, None
         images = self.images
         test = evaluate(model.to(self.device), images.test_x, images.test_y.to(self.device))
-        known = {name: value for name in GOALS if (value := getattr(answer, name)) is not None}
+        label = self.problem.screen(self.study).label
+        known = {label(name): value for name, value in answer.properties.items()}
         target = self.folder / "answer"
         properties = {**known, "test_accuracy": test}
         recipe = self.job.recipe

@@ -266,7 +266,7 @@ def _as_json(
     if answer is not None:
         found = {
             **answer.shape._asdict(),
-            **{name: getattr(answer, name) for name in GOALS},
+            **{search.problem.screen(study).label(n): getattr(answer, n) for n in GOALS},
             "test_accuracy": test,
             "trial": answer.trial.number,
             "note": answer.note,

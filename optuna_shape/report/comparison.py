@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median_low
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -11,9 +12,9 @@ from optuna.trial import TrialState
 from optuna_shape.filters import Screening
 from optuna_shape.posterior import Belief
 from optuna_shape.problem import ShapeProblem
-from optuna_shape.records import ACCURACY
 from optuna_shape.records import shape_of
 from optuna_shape.report.predicted import accuracy_interval
+from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
 
 
@@ -49,30 +50,39 @@ def known_accuracies(belief: Belief) -> dict[Shape, KnownAccuracy]:
     return result
 
 
-def wanted_accuracy(problem: ShapeProblem, answer: float) -> float:
-    """What another shape has to reach to stand for the answer: what was asked, or its accuracy."""
-    bound = problem.accuracy_bound
-    return answer if problem.goal == ACCURACY or bound is None else bound
+def base_width(space: DesignSpace) -> int:
+    """The width that scaling depth alone leaves as it is: the middle one, of two the lower.
+
+    Families of networks that are scaled in depth keep the width that their authors took first. A
+    space does not tell that width; who lays one out puts usual widths into the middle.
+    """
+    return median_low(space.widths)
 
 
 def depth_scaled(
-    known: Mapping[Shape, KnownAccuracy], base_width: int, wanted: float
+    known: Mapping[Shape, KnownAccuracy], width: int, wanted: float | None = None
 ) -> Shape | None:
     """The shape that scaling depth alone would have led to.
 
-    Of the shapes of the base width, the shallowest whose accuracy, measured or else predicted, is
-    at least the wanted; if there is none, the most accurate. None if no shape has that width.
+    The network of this width is made deeper until its accuracy, measured or else predicted, is at
+    least the wanted one, or until a limit or the space ends it.
+
+    Args:
+        known: The accuracy of every shape within the limits.
+        width: See :func:`base_width`.
+        wanted: An accuracy, a fraction; None if as much of it is wanted as there may be.
+
+    Returns:
+        None if no shape of that width is within the limits.
 
     Example:
         >>> known = {Shape(d, 8): KnownAccuracy(d / 10, 0, 1, 0) for d in (1, 2, 3)}
-        >>> tuple(depth_scaled(known, 8, 0.15)), tuple(depth_scaled(known, 8, 0.9))
+        >>> tuple(depth_scaled(known, 8, 0.15)), tuple(depth_scaled(known, 8))
         ((2, 8), (3, 8))
     """
-    column = sorted(shape for shape in known if shape.width == base_width)
-    reaching = [shape for shape in column if known[shape].value >= wanted]
-    if reaching:
-        return reaching[0]
-    return max(column, key=lambda shape: known[shape].value, default=None)
+    column = sorted(shape for shape in known if shape.width == width)
+    reaching = [s for s in column if wanted is not None and known[s].value >= wanted]
+    return next(iter(reaching or column[-1:]), None)
 
 
 def largest(screening: Screening) -> Shape:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
+from optuna_shape.report.figures._style import plain
 from optuna_shape.report.measured import figure_text
 from optuna_shape.report.measured import interval_text
 from optuna_shape.report.measured import write_whole
@@ -192,13 +193,14 @@ def _hover(screening: Screening, shape: Shape) -> str:
     for name, measurements in screening.measurements.items():
         if shape in measurements:
             measurement = measurements[shape]
-            line = f"{name} {figure_text(name, measurement.value)}"
+            line = f"{screening.label(name)} {figure_text(name, measurement.value)}"
             if measurement.low < measurement.high:
                 line += f" ({interval_text(name, measurement)})"
             lines.append(line)
     verdict = screening.verdicts.get(shape)
     if verdict is not None:
-        lines += textwrap.wrap(f"{verdict.status}: {verdict.reason}".rstrip(": "), 70)
+        reason = f"{verdict.status}: {verdict.reason}".rstrip(": ")
+        lines += map(plain, textwrap.wrap(reason, 70))
     return "<br>".join(lines)
 
 
@@ -217,11 +219,14 @@ def _title(
     limits = ", ".join(screening.bounds)
     counted = f": {len(space) - len(out)} of {len(space)} within {limits}" if limits else ""
     title = textwrap.wrap(f"Latency of {space.name or 'the design space'}{counted}", characters)
-    device = textwrap.wrap(screening.fingerprint, characters + characters // 4)
+    device = map(plain, textwrap.wrap(screening.fingerprint, characters + characters // 4))
     return {
-        "text": "<br>".join(title),
+        "text": "<br>".join(map(plain, title)),
         "font": {"size": 16},
-        "subtitle": {"text": "<br>".join(device), "font": {"size": 11, "color": _GREY}},
+        "subtitle": {
+            "text": "<br>".join(device),
+            "font": {"size": 11, "color": _GREY},
+        },
         "x": 0.02,
         "xanchor": "left",
     }

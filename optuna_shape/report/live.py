@@ -33,6 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optuna_shape.callbacks import MIN_TRAININGS
+from optuna_shape.constraints import GOAL_COSTS
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
 from optuna_shape.problem import Answer
@@ -50,7 +51,6 @@ from optuna_shape.report.notes import nearest_removed
 from optuna_shape.report.notes import removed_by
 from optuna_shape.space import Shape
 
-_SHOWN = ("latency", "energy", "size")
 #: A line waits so long (seconds) for a probability that is not to be expected, or that is.
 _PROMPT, _PATIENCE = 1.0, 60.0
 
@@ -94,7 +94,7 @@ class SearchDisplay:
         screening = self._problem.screen(self._study)
         hard = [constraint.property for constraint in self._problem.hard_constraints]
         if hard:
-            name = next((name for name in _SHOWN if name in hard), hard[0])
+            name = next((name for name in GOAL_COSTS if name in hard), hard[0])
             self._say("", f"{screening.label(name)} of each shape, depth down, width across:")
             self._console.print(_grid(name, self._problem, screening), highlight=False)
             self._say("Crossed out: over a limit. -: removed without measuring it.", "")
@@ -159,11 +159,9 @@ class SearchDisplay:
         table.add_row("validation accuracy", format_quantity("accuracy", answer.accuracy))
         if test is not None:
             table.add_row("test accuracy", format_quantity("accuracy", test))
-        for name in _SHOWN:
-            value = getattr(answer, name)
-            if value is not None:
-                label = self._problem.screen(self._study).label(name)
-                table.add_row(label, format_quantity(name, value))
+        costs = {name: getattr(answer, name) for name in GOAL_COSTS}
+        for row in self._problem.screen(self._study).figures(costs).items():
+            table.add_row(*row)
         if answer.note:
             table.add_row("note", answer.note)
         self._console.print(table, highlight=False, markup=False)
@@ -212,7 +210,7 @@ class SearchDisplay:
         trials, certainties, stop = records.trials(), records.certainties(), records.stop()
         best = self._problem.best(self._study)
         live = set(read_history(trials).running)
-        measured = [name for name in _SHOWN if name in screening.measurements]
+        measured = [name for name in GOAL_COSTS if name in screening.measurements]
         rows = []
         for trial in trials:
             shape = shape_of(trial)

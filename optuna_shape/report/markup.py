@@ -36,7 +36,7 @@ thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 .wide td, .wide th { overflow-wrap: normal; }
 .wide td:not(.number) { min-width: 8em; }
 .number { text-align: right; white-space: nowrap; }
-td small { display: block; color: var(--soft); }
+td small { display: block; color: var(--soft); white-space: normal; }
 tr.marked td { background: #fdf3ec; }
 code, pre { font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: #f6f8fa; border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px;

@@ -11,11 +11,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
-from optuna_shape.constraints import GOALS
 from optuna_shape.constraints import UNITS
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
-from optuna_shape.problem import Answer
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import PARENT
@@ -50,7 +48,7 @@ def study_note(problem: ShapeProblem, study: Study) -> str:
         lines += [
             f"{text}, by trial {best.trial.number}.",
             "",
-            *_properties(problem, screening, _values(best)),
+            *_properties(problem, screening, best.properties),
             "",
         ]
     if stop is not None:
@@ -92,12 +90,9 @@ def study_summary(problem: ShapeProblem, study: Study) -> dict[str, str]:
     shape = _NONE
     if best is not None:
         depth, width = best.shape
-        values = _values(best).items()
-        label = problem.screen(study).label
-        figures = ", ".join(
-            f"{label(name)} {format_quantity(name, value)}" for name, value in values
-        )
-        shape = f"depth {depth}, width {width}: {figures} (trial {best.trial.number})"
+        figures = problem.screen(study).figures(best.properties)
+        told = ", ".join(" ".join(figure) for figure in figures.items())
+        shape = f"depth {depth}, width {width}: {told} (trial {best.trial.number})"
     return {"best shape": shape, "search": f"stopped: {stop['reason']}" if stop else "goes on"}
 
 
@@ -176,11 +171,6 @@ def _properties(
         label = screening.label(name) + (" (goal)" if name == problem.goal else "")
         rows.append((label, format_quantity(name, value), limit))
     return _table(("property", "value", "limit"), rows)
-
-
-def _values(answer: Answer) -> dict[str, float]:
-    values = {name: getattr(answer, name) for name in GOALS}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import optuna
@@ -22,9 +24,12 @@ from optuna_shape.report import certainty
 from optuna_shape.report import learning_curves
 from optuna_shape.report import shape_map
 from optuna_shape.report import tradeoff
+from optuna_shape.report.figures._style import plain
 from optuna_shape.report.figures._tradeoff import pareto_front
+from optuna_shape.report.grid_map import grid_map
 
 MakeProblem = Callable[..., ShapeProblem]
+EVIL = "<b>x</b><a href=y>%{meta}</a>"
 FIGURES = [shape_map, tradeoff, learning_curves, certainty]
 
 
@@ -81,6 +86,7 @@ def test_the_map_shows_what_is_known_of_every_shape(make_problem: MakeProblem) -
             assert value is None or 0 <= value <= 100
     assert "trained: accuracy" in traces["trained"].hovertext[0]
     assert "predicted accuracy" in heat.hovertemplate
+    assert not heat.showscale, "numbers stand in the cells"
 
 
 def test_the_map_before_any_training_has_no_answer(make_problem: MakeProblem) -> None:
@@ -181,6 +187,32 @@ def test_curves_show_what_became_of_each_training(make_problem: MakeProblem) -> 
     assert "(6, 24), trial 6" in curve.hovertemplate
 
 
+def test_of_many_long_curves_those_are_drawn_that_tell_most(make_problem: MakeProblem) -> None:
+    problem = make_problem(depth=range(1, 9), width=range(4, 44, 4), epochs=250)
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+    for shape in reversed(problem.space.shapes):
+        study.enqueue_trial(shape._asdict())
+    study.optimize(formula_objective(problem, epochs=250), n_trials=79)
+    running = study.ask()
+    problem.suggest(running)
+    running.report(0.3, 1)
+    figure = learning_curves(problem, study)
+    curves = [trace for trace in figure.data if trace.hovertemplate]
+    assert len(curves) == 60
+    assert "80 trainings reported, 0 of them were cut short. 20 are left out" in (
+        figure.layout.title.subtitle.text.replace("<br>", " ")
+    )
+    numbers = {int(re.findall(r"trial (\d+)", trace.hovertemplate)[0]) for trace in curves}
+    best = problem.best(study)
+    assert best is not None
+    ranked = sorted(study.trials[:79], key=lambda trial: -trial.values[0])
+    assert {best.trial.number, 79, *(trial.number for trial in ranked[:20])} <= numbers
+    assert max(b - a for a, b in pairwise(sorted(numbers))) <= 3, "the others lie all over"
+    longest = max(curves, key=lambda trace: len(trace.x))
+    assert (len(longest.x), longest.x[0], longest.x[-1]) == (100, 1, 250)
+    assert len(figure.to_json()) < 130_000
+
+
 def test_few_curves_predict_nothing(make_problem: MakeProblem) -> None:
     problem = make_problem(epochs=8)
     study = searched(problem, 2, epochs=8)
@@ -241,11 +273,22 @@ def test_marks_in_names_are_shown_as_they_are(make_problem: MakeProblem) -> None
     def evil(shape: Shape) -> bool:
         return shape != Shape(1, 4)
 
-    evil.__name__ = "<b>own</b>"
-    problem = make_problem("accuracy", ("latency <= 1 ms",), filters=[evil])
-    problem.space.name = "<a href='x'>space</a>"
-    study = searched(problem, 2)
-    for draw in FIGURES:
-        text = draw(problem, study).to_json()
-        assert "<b>own" not in text
-        assert "<a href" not in text
+    evil.__name__ = f"{EVIL}filter"
+    limits, widths = ("latency <= 1 ms", "accuracy >= 50 %"), range(4, 84, 4)
+    for width in ((4, 8), widths):  # Of wide spaces, reasons stand in templates.
+        problem = make_problem("accuracy", limits, width=width, filters=[evil], epochs=3)
+        problem.space.name = f"{EVIL}space"
+        problem.meter.fingerprint = f"{EVIL}device"  # type: ignore[union-attr]
+        study = searched(problem, 2, epochs=3)
+        StudyRecords(study).write_certainty(1, 0.5)
+        StudyRecords(study).write_stop({"kind": "certain", "reason": f"{EVIL}why", "delta": 0.05})
+        drawn = [draw(problem, study) for draw in FIGURES]
+        drawn.append(grid_map(problem.space, problem.screen(study)))
+        texts = [json.dumps(json.loads(figure.to_json()), ensure_ascii=False) for figure in drawn]
+        for text in texts:
+            assert "<b>" not in text
+            assert "<a href" not in text
+            assert "%{meta}" not in text
+        shown = plain(EVIL)
+        for what, where in (("filter", 0), ("space", 0), ("why", 3), ("space", 4), ("device", 4)):
+            assert f"{shown}{what}" in texts[where].replace("<br>", " "), what

@@ -8,10 +8,13 @@ from pathlib import Path
 import optuna
 import pytest
 from problems import formula_objective
+from problems import latency
 from problems import surface
 from problems import table
 
 from optuna_shape import DesignSpace
+from optuna_shape import FunctionMeter
+from optuna_shape import Meter
 from optuna_shape import Shape
 from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
@@ -21,10 +24,11 @@ from optuna_shape.families import mlp
 from optuna_shape.records import StudyRecords
 from optuna_shape.report import write_report
 from optuna_shape.report.comparison import KnownAccuracy
+from optuna_shape.report.comparison import base_width
 from optuna_shape.report.comparison import depth_scaled
 from optuna_shape.report.comparison import largest
 from optuna_shape.report.comparison import training_cost
-from optuna_shape.report.comparison import wanted_accuracy
+from optuna_shape.report.sections import Facts
 
 MakeProblem = Callable[..., ShapeProblem]
 
@@ -122,7 +126,8 @@ def test_the_report_tells_the_search_from_the_question_to_the_answer(
     assert " ".join(f"Stopped: {stop['reason']}".split()) in page.text
     assert "Leave-one-out" in page.text
     for trial in study.trials:
-        row = page.row(str(Shape(trial.params["depth"], trial.params["width"])))
+        shape = Shape(trial.params["depth"], trial.params["width"])
+        row = page.row(f"{shape}{' the answer' * (shape == best.shape)}")
         assert row[1] == "3"
         assert float(row[2].split()[0]) == pytest.approx(100 * trial.values[0], abs=0.06)
         assert row[-2] == str(trial.number)
@@ -245,15 +250,79 @@ def test_an_accuracy_that_nobody_reaches_leaves_no_answer(
     assert "There is no answer yet that others could be compared with" in page.text
 
 
-def test_a_goal_ranks_the_trained_shapes(make_problem: MakeProblem, tmp_path: Path) -> None:
+def test_the_answer_leads_the_trained_shapes_and_those_that_miss_come_last(
+    make_problem: MakeProblem, tmp_path: Path
+) -> None:
     problem = make_problem("size", ("accuracy >= 80 %",))
     study = searched(problem, None)
     page = written(problem, study, tmp_path)
-    sizes = {s: problem.screen(study).value("size", s) for s in problem.space.shapes}
+    screening, best = problem.screen(study), problem.best(study)
+    assert best is not None
     trained = StudyRecords(study).history().accuracies
-    order = [row[0] for row in page.rows if row and row[0] in map(str, trained)]
-    assert order == [str(s) for s in sorted(trained, key=lambda s: sizes[s] or 0)]
+
+    def told(cell: str) -> tuple[str, str]:
+        shape, end, standing = cell.partition(")")
+        return shape + end, standing.strip()
+
+    def rank(shape: Shape) -> tuple[bool, float]:
+        return surface(shape) < 0.8, screening.value("size", shape) or 0.0
+
+    ranked = sorted(trained, key=rank)
+    start = next(i for i, row in enumerate(page.rows) if row[:2] == ["(depth, width)", "epochs"])
+    shapes, standings = zip(*(told(row[0]) for row in page.rows[start + 1 :][: len(trained)]))
+    assert shapes == tuple(map(str, ranked))
+    assert ranked[0] == best.shape
+    misses = sum(surface(shape) < 0.8 for shape in trained)
+    cheapest = min(trained, key=lambda shape: rank(shape)[1])
+    assert ranked.index(cheapest) >= len(trained) - misses, "what misses may cost less"
+    assert misses > 1
+    others = [""] * (len(trained) - 1 - misses)
+    assert standings == ("the answer", *others, *["misses the accuracy"] * misses)
     assert "The answer reaches the accuracy" in page.text
+
+
+def test_only_what_is_known_of_a_meter_is_said(make_problem: MakeProblem, tmp_path: Path) -> None:
+    def ask_phone(shape: Shape) -> dict[str, float]:
+        return {"latency": latency(shape)}
+
+    def told(meter: Meter, folder: str) -> str:
+        problem = make_problem("accuracy", ("latency <= 1 ms",), meter=meter)
+        return written(problem, searched(problem, 1), tmp_path / folder).text
+
+    space = DesignSpace(range(1, 7), (4, 8, 12, 16, 24))
+    for i, meter in enumerate((FunctionMeter(ask_phone), table(space))):
+        text = told(meter, str(i))
+        assert f"The costs come from: {meter.fingerprint}." in text
+        assert "batch" not in text
+    phone = FunctionMeter(ask_phone, fingerprint="my phone, batch 4, flight mode")
+    assert "those of one call, on a batch 4" in told(phone, "phone")
+
+
+def test_what_an_end_guarantees_is_said_of_that_end(
+    make_problem: MakeProblem, tmp_path: Path
+) -> None:
+    def trust(problem: ShapeProblem, trials: int | None, folder: str) -> str:
+        study = searched(problem, trials)
+        text = written(problem, study, tmp_path / folder).text
+        return text.partition("Why it stopped, and how far to trust it")[2]
+
+    certain = trust(make_problem("size", ("accuracy >= 80 %",)), None, "certain")
+    assert "Stopped: the probability that some untrained" in certain
+    assert "Gaussian process" in certain
+    hopeless = trust(make_problem("size", ("accuracy >= 99.9 %",)), None, "hopeless")
+    assert "unlikely, not impossible" in hopeless
+    exhausted = trust(make_problem(depth=[1, 2], width=[4, 8]), None, "exhausted")
+    assert "Stopped: all 4 feasible shapes have been trained." in exhausted
+    assert "rests on no model and no probability" in exhausted
+    assert "Gaussian process" not in exhausted
+    early = trust(make_problem(), 2, "early")
+    assert "nothing is guaranteed" in early
+    assert "too few shapes were trained" in early
+    assert "Gaussian process" not in early
+    ended = trust(make_problem("accuracy", width=range(4, 40, 4)), 6, "ended")
+    assert "nothing is guaranteed" in ended
+    assert "After trial 5, the probability of a better shape was" in ended
+    assert "Gaussian process" in ended
 
 
 def test_the_answer_stands_beside_others_with_ratios(
@@ -277,7 +346,9 @@ def test_the_answer_stands_beside_others_with_ratios(
     if other != best.shape:
         assert f"{latency / best.latency:.3g} times" in row[3]
     row = page.row("scaled in depth alone")
-    assert row[1].endswith(", 4)")
+    assert row[1].endswith(", 12)")
+    assert row[1] == str(max(s for s in problem.feasible(study) if s.width == 12))
+    assert "Its width is kept at 12, the middle one of the space" in page.text
 
 
 def known(**accuracies: float) -> dict[Shape, KnownAccuracy]:
@@ -285,17 +356,34 @@ def known(**accuracies: float) -> dict[Shape, KnownAccuracy]:
     return {shape: KnownAccuracy(value, value, value, 1) for shape, value in shapes.items()}
 
 
-def test_depth_is_scaled_at_the_base_width_until_the_accuracy_is_reached() -> None:
+def test_a_cost_goal_scales_depth_until_the_accuracy_is_reached(
+    make_problem: MakeProblem, tmp_path: Path
+) -> None:
+    problem = make_problem("size", ("accuracy >= 82 %",))
+    study = searched(problem, None)
+    known = Facts(problem, study).known
+    depth = min(d for d in problem.space.depths if known[Shape(d, 12)].value >= 0.82)
+    page = written(problem, study, tmp_path)
+    scaled = "scaled in depth alone"
+    (row,) = (row for row in page.rows if row and row[0].startswith(scaled))
+    assert row[1] == str(Shape(depth, 12))
+    assert depth < 6
+    assert "the shallowest shape that reaches 82 %, measured or else predicted." in page.text
+
+
+def test_the_base_width_is_the_middle_one() -> None:
+    assert base_width(DesignSpace([1], (64, 8, 16))) == 16
+    assert base_width(DesignSpace([1], (4, 8, 16, 32))) == 8
+
+
+def test_depth_is_scaled_until_the_accuracy_is_reached_or_a_limit_binds() -> None:
     accuracies = known(s1x4=0.6, s2x4=0.8, s3x4=0.7, s4x4=0.85, s1x8=0.9)
     assert depth_scaled(accuracies, 4, 0.75) == Shape(2, 4)
     assert depth_scaled(accuracies, 4, 0.84) == Shape(4, 4)
     assert depth_scaled(accuracies, 4, 0.95) == Shape(4, 4)
+    assert depth_scaled(accuracies, 4) == Shape(4, 4)
+    assert depth_scaled(accuracies, 8) == Shape(1, 8)
     assert depth_scaled(accuracies, 16, 0.5) is None
-
-
-def test_what_another_shape_has_to_reach_is_what_was_asked(make_problem: MakeProblem) -> None:
-    assert wanted_accuracy(make_problem("size", ("accuracy >= 80 %",)), 0.9) == 0.8
-    assert wanted_accuracy(make_problem("accuracy", ("accuracy >= 80 %",)), 0.9) == 0.9
 
 
 def test_the_cost_counts_every_epoch_that_was_run(make_problem: MakeProblem) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 from optuna.study import Study
@@ -34,6 +35,8 @@ from optuna_shape.space import Shape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_T = TypeVar("_T")
+
 #: What became of a training: in the legend, its line, and the mark at its end.
 _KINDS: dict[str, tuple[dict[str, object], str | None]] = {
     "trained to the end": ({"color": TRAINED, "width": 1.2}, None),
@@ -43,6 +46,8 @@ _KINDS: dict[str, tuple[dict[str, object], str | None]] = {
     "the answer": ({"color": ANSWER, "width": 3}, None),
 }
 _MOST_BANDS = 6  # more of them hide the curves
+# A dashboard keeps the figure in the study.
+_MOST_LINES, _MOST_POINTS = 60, 100
 _BAND = {CUT: "rgba(230, 159, 0, 0.16)", RUNNING: "rgba(0, 158, 115, 0.16)"}
 
 
@@ -62,13 +67,15 @@ def learning_curves(problem: ShapeProblem, study: Study) -> go.Figure:
     The end of a training that was cut short, or still runs, is predicted from how much the
     finished ones gained from that epoch on; while these are too few there is no prediction, nor is
     there one of a shape that was trained to the end since. The latest few of them are drawn, the
-    others told on hover.
+    others told on hover. Of many trainings, some are drawn: those of the answer, those that run,
+    the most accurate, and others from the first to the last.
     """
     import plotly.graph_objects as go
 
     belief = believe(problem, study)
     best = problem.best(study)
-    lines = _lines(study, belief, None if best is None else best.shape)
+    reported = _lines(study, belief, None if best is None else best.shape)
+    lines = _drawn(reported)
     figure = go.Figure()
     first = min((min(line.curve) for line in lines), default=0)
     last = max((max(line.curve) for line in lines), default=1)
@@ -116,11 +123,19 @@ def learning_curves(problem: ShapeProblem, study: Study) -> go.Figure:
             f"epoch %{{x}}: %{{y:.1f}} %{_told(predicted)}<extra></extra>",
             **once(line.kind),
         )
-    cuts = sum(line.kind == "cut short" for line in lines)
+    told = ""
+    if reported:
+        cuts = sum(line.kind == "cut short" for line in reported)
+        told = f"{len(reported)} trainings reported, {cuts} of them were cut short."
+    if len(lines) < len(reported):
+        told += (
+            f" {len(reported) - len(lines)} are left out here: drawn are the answer, those in "
+            "training, the most accurate, and others from the first to the last."
+        )
     figure.update_layout(
         **layout(
             "Accuracy by epoch",
-            f"{len(lines)} trainings reported, {cuts} of them were cut short." if lines else "",
+            told,
             xaxis=axis(
                 "epoch",
                 range=padded([first, last], 0.02),
@@ -142,11 +157,8 @@ def _lines(study: Study, belief: Belief, answer: Shape | None) -> list[_Line]:
     history, lines = belief.history, []
     for trial in StudyRecords(study).trials():
         shape = shape_of(trial)
-        curve = {
-            step: value
-            for step, value in sorted(trial.intermediate_values.items())
-            if math.isfinite(value)
-        }
+        points = [p for p in sorted(trial.intermediate_values.items()) if math.isfinite(p[1])]
+        curve = dict(_spread(points, _MOST_POINTS))
         if shape is None or not curve:
             continue
         if trial.number in history.trained:
@@ -159,6 +171,26 @@ def _lines(study: Study, belief: Belief, answer: Shape | None) -> list[_Line]:
             kind = "failed or lost"
         lines.append(_Line(trial.number, shape, curve, kind))
     return lines
+
+
+def _drawn(lines: list[_Line]) -> list[_Line]:
+    """The lines, or of too many those that tell most."""
+    if len(lines) <= _MOST_LINES:
+        return lines
+    third = _MOST_LINES // 3
+    first = [line for kind in ("the answer", "in training") for line in lines if line.kind == kind]
+    first = first[:third]
+    rest = [line for line in lines if line not in first]
+    best = sorted(rest, key=lambda line: -line.curve[max(line.curve)])[:third]
+    others = [line for line in rest if line not in best]
+    return [*first, *best, *_spread(others, _MOST_LINES - len(first) - len(best))]
+
+
+def _spread(items: list[_T], count: int) -> list[_T]:
+    """So many of them from the first to the last, at even distances; all if they are no more."""
+    if len(items) <= count:
+        return items
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
 def _predicted_end(belief: Belief, line: _Line) -> tuple[float, float, float] | None:

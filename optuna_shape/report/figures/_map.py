@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optuna.study import Study
 
+from optuna_shape.constraints import GOAL_COSTS
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
 from optuna_shape.posterior import believe
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 #: Figures are written into the cells of grids up to so many columns and rows.
 _COLUMNS, _ROWS = 14, 14
 _NUMBERS, _COLOURS = "Cells: predicted; discs: measured, in %.", "Colours: predicted."
-_SHOWN = ("latency", "energy", "size")
 # Light throughout: figures are written on it.
 _SCALE = ("#fff7d6", "#c7e9b4", "#7fcdbb", "#5ab4d6")
 _SYMBOLS = ("x-thin", "cross-thin", "asterisk", "hash", "y-up")
@@ -79,7 +79,7 @@ def shape_map(problem: ShapeProblem, study: Study) -> go.Figure:
         + "<extra></extra>",
         hoverongaps=False,
         colorscale=_SCALE,
-        showscale=informed,
+        showscale=informed and not told,  # Numbers say more, and phones have no room for both.
         colorbar={
             "title": {"text": "predicted<br>accuracy"},
             "ticksuffix": " %",
@@ -118,7 +118,7 @@ def shape_map(problem: ShapeProblem, study: Study) -> go.Figure:
                 textfont={"size": 11, "color": "white" if fill == ANSWER else "black"},
                 hovertext=[_told(screening, shape, trained[shape]) for shape in shapes],
                 hoverinfo="text",
-                marker=marker("circle", fill, 32 if told else 10),
+                marker=marker("circle", fill, 28 if told else 10),
             )
     running = sorted(belief.history.claimed)
     if running:
@@ -156,12 +156,8 @@ def _interval(low: float, high: float) -> str:
 
 
 def _costs(screening: Screening, shape: Shape) -> str:
-    known = ((name, screening.value(name, shape)) for name in _SHOWN)
-    return "".join(
-        f"<br>{screening.label(name)} {format_quantity(name, value)}"
-        for name, value in known
-        if value is not None
-    )
+    known = {name: screening.value(name, shape) for name in GOAL_COSTS}
+    return "".join(f"<br>{' '.join(figure)}" for figure in screening.figures(known).items())
 
 
 def _told(screening: Screening, shape: Shape, accuracy: float) -> str:

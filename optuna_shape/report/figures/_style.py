@@ -27,7 +27,8 @@ _BELOW = 80  # pixels
 
 def plain(text: str) -> str:
     """Text that Plotly shows as it is, whatever marks it holds."""
-    return html.escape(text.replace("<=", "≤").replace(">=", "≥"), quote=False)
+    shown = html.escape(text.replace("<=", "≤").replace(">=", "≥"), quote=False)
+    return shown.replace("%{", "%&#123;")  # Where it stands in a template, no name is put in.
 
 
 def named(shape: Shape) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 
 from optuna.study import Study
 
 from optuna_shape import families
-from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import COUNTED_FINGERPRINT
 from optuna_shape.filters import Screening
 from optuna_shape.problem import ShapeProblem
@@ -23,7 +23,6 @@ from optuna_shape.report.markup import table
 from optuna_shape.report.notes import nearest_removed
 from optuna_shape.report.notes import removed_by
 from optuna_shape.report.notes import study_summary
-from optuna_shape.report.sections._facts import SHOWN
 from optuna_shape.report.sections._facts import Facts
 from optuna_shape.report.sections._facts import limit
 from optuna_shape.report.sections._facts import shortened
@@ -40,14 +39,11 @@ def summary(facts: Facts) -> Iterator[Html]:
         so_far = " yet" if facts.stop is None else ""
         yield element("div", f"No answer{so_far}: {why}", kind="lead")
         return
-    figures = ", ".join(
-        f"{name} {format_quantity(name, value)}"
-        for name in (ACCURACY, *SHOWN)
-        if (value := getattr(best, name)) is not None
-    )
+    figures = facts.screening.figures(best.properties)
+    told = ", ".join(" ".join(figure) for figure in figures.items())
     note = [element("small", f"Note: {best.note}.")] if best.note else []
     shape = element("b", f"depth {best.shape.depth}, width {best.shape.width}")
-    yield element("div", "The answer: ", shape, f", with {figures}.", *note, kind="lead")
+    yield element("div", "The answer: ", shape, f", with {told}.", *note, kind="lead")
 
 
 def question(problem: ShapeProblem, study: Study, screening: Screening | None) -> Iterator[Html]:
@@ -93,11 +89,10 @@ def device(facts: Facts) -> Iterator[Html]:
     if all(m.fingerprint == COUNTED_FINGERPRINT for m in measurements):
         yield element("p", "Nothing had to be measured on a device: all costs were counted.")
         return
-    yield element(
-        "p",
-        f"Measured on {facts.screening.fingerprint}. Latency and energy are those of one call, "
-        "on a whole batch.",
-    )
+    source = facts.screening.fingerprint
+    batch = re.search(r"\bbatch \d+", source)  # A table or a function need not tell of any.
+    call = f" Latency and energy are those of one call, on a {batch[0]}." if batch else ""
+    yield element("p", f"The costs come from: {source}.{call}")
     for note in sorted({m.note for m in measurements if m.is_estimate}):
         yield element("p", f"Energy was not measured. It is an {note}.")
 

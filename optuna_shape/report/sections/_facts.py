@@ -8,7 +8,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_shape.constraints import GOALS
+from optuna_shape.constraints import GOAL_COSTS
 from optuna_shape.constraints import format_quantity
 from optuna_shape.filters import Screening
 from optuna_shape.posterior import Belief
@@ -21,8 +21,6 @@ from optuna_shape.records import StudyRecords
 from optuna_shape.report.comparison import known_accuracies
 from optuna_shape.space import Shape
 
-#: Costs that a report shows.
-SHOWN = tuple(name for name in GOALS if name != ACCURACY)
 UNKNOWN = "-"
 _MOST_CHARACTERS = 300
 
@@ -53,7 +51,7 @@ class Facts:
         self.trials: list[FrozenTrial] = records.trials()
         measured = self.screening.measurements
         #: The costs that are known of some shape.
-        self.costs = tuple(name for name in SHOWN if measured.get(name))
+        self.costs = tuple(name for name in GOAL_COSTS if measured.get(name))
 
     def numbers(self, shape: Shape) -> list[int]:
         """The trials that trained a shape to the end."""

@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_shape.constraints import GOAL_COSTS
 from optuna_shape.records import ACCURACY
 from optuna_shape.records import REASON
 from optuna_shape.records import shape_of
 from optuna_shape.report.comparison import KnownAccuracy
+from optuna_shape.report.comparison import base_width
 from optuna_shape.report.comparison import depth_scaled
 from optuna_shape.report.comparison import largest
 from optuna_shape.report.comparison import training_cost
-from optuna_shape.report.comparison import wanted_accuracy
 from optuna_shape.report.markup import Html
 from optuna_shape.report.markup import element
 from optuna_shape.report.markup import joined
 from optuna_shape.report.markup import table
 from optuna_shape.report.predicted import CONFIDENCE
-from optuna_shape.report.sections._facts import SHOWN
 from optuna_shape.report.sections._facts import UNKNOWN
 from optuna_shape.report.sections._facts import Facts
 from optuna_shape.report.sections._facts import percent
@@ -30,6 +30,7 @@ from optuna_shape.report.sections._facts import shortened
 from optuna_shape.space import Shape
 
 _SHAPE = "(depth, width)"
+_ANSWER = "the answer"
 
 
 def trained(facts: Facts) -> Iterator[Html]:
@@ -39,18 +40,16 @@ def trained(facts: Facts) -> Iterator[Html]:
     if accuracies:
         shapes = sorted(accuracies, key=lambda shape: _rank(facts, shape))
         costs = map(facts.screening.label, facts.costs)
-        best = None if facts.best is None else facts.best.shape
         yield table(
             (_SHAPE, "epochs", "accuracy", *costs, "trial", "repeats"),
             [_trained_row(facts, shape) for shape in shapes],
-            marked=shapes.index(best) if best in shapes else None,
+            marked=0 if facts.best is not None else None,
         )
-        unknown = [name for name in SHOWN if name not in facts.costs]
+        unknown = [name for name in GOAL_COSTS if name not in facts.costs]
         yield element(
             "p",
             "Accuracy on the validation images, as the trainings told it; where a shape was "
             "trained again on purpose, the mean."
-            + ("" if best is None else " The marked row is the answer.")
             + (f" Not measured: {', '.join(unknown)}." if unknown else ""),
             kind="soft",
         )
@@ -66,11 +65,11 @@ def comparison(facts: Facts) -> Iterator[Html]:
     if best is None:
         yield element("p", "There is no answer yet that others could be compared with.")
         return
-    wanted = wanted_accuracy(facts.problem, best.accuracy)
-    width = facts.problem.space.widths[0]
+    problem, width = facts.problem, base_width(facts.problem.space)
+    wanted = None if problem.goal == ACCURACY else problem.accuracy_bound
     scaled = depth_scaled(facts.known, width, wanted)
     contenders = [
-        ("the answer", best.shape),
+        (_ANSWER, best.shape),
         ("scaled in depth alone", scaled),
         ("the largest within the limits", largest(facts.screening)),
     ]
@@ -80,19 +79,24 @@ def comparison(facts: Facts) -> Iterator[Html]:
         texts=("",),
         marked=0,
     )
-    if scaled is None:
-        outcome = "No shape of that width is within the limits."
-    elif facts.known[scaled].value < wanted:
-        lack = 100 * (wanted - facts.known[scaled].value)
-        outcome = f"None is; the most accurate is shown, which lacks {lack:.1f} percentage points."
+    if wanted is None:
+        chosen = "the deepest shape within the limits"
     else:
-        outcome = ""
-    whose = "what the answer has" if facts.problem.goal == ACCURACY else "what was asked"
+        chosen = f"the shallowest shape that reaches {percent(wanted)}, measured or else predicted"
+    outcome = ""
+    if scaled is None:
+        outcome = " No shape of that width is within the limits."
+    elif wanted is not None and facts.known[scaled].value < wanted:
+        lack = 100 * (wanted - facts.known[scaled].value)
+        outcome = (
+            f" None does; the deepest within the limits is shown, which lacks {lack:.1f} "
+            "percentage points."
+        )
     yield element(
         "p",
-        f"Scaled in depth alone: of the smallest width of the space, {width}, the shallowest "
-        "shape within the limits whose accuracy, measured or else predicted, is at least "
-        f"{percent(wanted)}, {whose}. {outcome}",
+        "Scaled in depth alone: what one gets who only makes a network deeper. Its width is kept "
+        f"at {width}, the middle one of the space, since nothing tells a usual width better; it "
+        f"is {chosen}.{outcome}",
     )
     greatest = "greatest size" if "size" in facts.costs else "greatest depth"
     yield element(
@@ -143,8 +147,9 @@ def _trained_row(facts: Facts, shape: Shape) -> tuple[str, ...]:
         accuracy = joined([accuracy, element("small", ", ".join(map(percent, values)))])
     by_number = {trial.number: trial for trial in facts.trials}
     epochs = [_epochs(by_number[n], facts.problem.epochs) for n in numbers]
+    standing = _standing(facts, shape)
     return (
-        str(shape),
+        joined([str(shape), element("small", standing)]) if standing else str(shape),
         ", ".join(epochs),
         accuracy,
         *(facts.cost(name, shape) for name in facts.costs),
@@ -192,14 +197,24 @@ def _epochs(trial: FrozenTrial, full: int | None) -> str:
     return str(len(trial.intermediate_values) or full or UNKNOWN)
 
 
-def _rank(facts: Facts, shape: Shape) -> tuple[float, float]:
-    """Sorts trained shapes as the goal does, best first."""
+def _standing(facts: Facts, shape: Shape) -> str:
+    """What a trained shape is to the question, in words; empty if it only comes after others."""
+    if facts.best is not None and shape == facts.best.shape:
+        return _ANSWER
+    if shape not in facts.screening.feasible:
+        return "not within the limits"
+    values = facts.history.accuracies[shape]
+    missed = sum(values) / len(values) < (facts.problem.accuracy_bound or 0.0)
+    return "misses the accuracy" if missed else ""
+
+
+def _rank(facts: Facts, shape: Shape) -> tuple[int, float, float]:
+    """Sorts trained shapes: the answer, those that meet every constraint, others; best first."""
     values, goal = facts.history.accuracies[shape], facts.problem.goal
     accuracy = -sum(values) / len(values)
-    if goal == ACCURACY:
-        return accuracy, 0.0
-    value = facts.screening.value(goal, shape)
-    return math.inf if value is None else value, accuracy
+    group = {_ANSWER: 0, "": 1}.get(_standing(facts, shape), 2)
+    value = None if goal == ACCURACY else facts.screening.value(goal, shape)
+    return group, accuracy if value is None else value, accuracy
 
 
 def _contender(facts: Facts, name: str, shape: Shape, answer: Shape) -> tuple[str, ...]:
@@ -210,7 +225,7 @@ def _contender(facts: Facts, name: str, shape: Shape, answer: Shape) -> tuple[st
         if value and own and shape != answer:
             cell = joined([cell, element("small", f"{value / own:.3g} times")])
         cells.append(cell)
-    itself = shape == answer and name != "the answer"
+    itself = shape == answer and name != _ANSWER
     said = joined([name, element("small", "the answer itself")]) if itself else name
     return said, str(shape), _accuracy(facts.known.get(shape)), *cells
 

@@ -18,7 +18,15 @@ _GUARANTEE = (
     "The probability is that of a Gaussian process, which takes log error to vary smoothly with "
     "the logarithms of depth and width. It says something of this model, given these trainings; "
     "it is no fact about the networks. Where accuracy falls off a cliff, it is too sure of "
-    "itself. These are the checks behind it:"
+    "itself."
+)
+_UNSTOPPED = (
+    "The search has not stopped by itself: it still runs, or was ended before, by a number of "
+    "trials, a time or by hand. Then nothing is guaranteed; the answer is the best so far."
+)
+_UNSTATED = (
+    "No probability of a better shape is stated: too few shapes were trained, or ShapeTerminator "
+    "does not watch."
 )
 
 
@@ -26,17 +34,9 @@ def trust(facts: Facts) -> Iterator[Html]:
     """The stop, how the guarantee is to be read, and the checks behind it."""
     yield element("h2", "Why it stopped, and how far to trust it")
     if facts.stop is not None:
-        said = f"Stopped: {facts.stop['reason']}."
-    elif facts.certainties:
-        latest = facts.certainties[max(facts.certainties)]
-        said = f"The search has not stopped. The probability of a better shape is {latest:.2g}."
-    else:
-        said = (
-            "The search has not stopped, and states no probability: too few shapes were trained, "
-            "or ShapeTerminator does not watch it."
-        )
-    yield element("p", said)
-    yield element("p", _GUARANTEE)
+        yield element("p", f"Stopped: {facts.stop['reason']}.")
+    yield element("p", _guaranteed(facts))
+    yield element("p", "What was checked, of the model and of what was measured:")
     yield listed(_checks(facts))
 
 
@@ -89,6 +89,27 @@ def rebuilding(facts: Facts) -> Iterator[Html]:
             "print(problem.best(study))",
         ]
     )
+
+
+def _guaranteed(facts: Facts) -> str:
+    """What the end of the search, or its want, says of the answer."""
+    kind = None if facts.stop is None else facts.stop["kind"]
+    if kind == "exhausted":
+        retired = len(facts.history.retired.intersection(facts.screening.feasible))
+        others = f" Of the {retired} without a result it says nothing." if retired else ""
+        return (
+            "No shape was left to train, so that this rests on no model and no probability: the "
+            "answer, if there is one, is the best shape as accuracies were measured. Shapes that "
+            f"lie close together may come in another order with another seed.{others}"
+        )
+    if kind is not None:
+        unlikely = " So a shape that reaches the accuracy is unlikely, not impossible."
+        return _GUARANTEE + (unlikely if kind == "hopeless" else "")
+    if not facts.certainties:
+        return f"{_UNSTOPPED} {_UNSTATED}"
+    number = max(facts.certainties)
+    latest = f"After trial {number}, the probability of a better shape was"
+    return f"{_UNSTOPPED} {latest} {facts.certainties[number]:.2g}. {_GUARANTEE}"
 
 
 def _checks(facts: Facts) -> Iterator[str]:
