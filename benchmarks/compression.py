@@ -45,6 +45,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,9 @@ Row: TypeAlias = dict[str, Any]
 
 RESULTS = Path(__file__).parent / "results"
 SPARSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+# Of the weights of the residual network, and of those of the other one's dense layers.
+SHARES = (0.8, 0.85, 0.9, 0.95)
+DENSE_SHARES = (0.9, 0.95, 0.99)
 _FORMATS: dict[str, tuple[str, ...]] = {
     "ham": ("ham",),
     "sham": ("sham",),
@@ -249,7 +253,7 @@ class Subject:
     space: DesignSpace
     shape: Shape
     pruned: Callable[[nn.Module], nn.Module]
-    shares: tuple[float, ...]
+    shares: Sequence[float]
 
 
 def subjects(arguments: argparse.Namespace, data: Data) -> list[Subject]:
@@ -257,11 +261,11 @@ def subjects(arguments: argparse.Namespace, data: Data) -> list[Subject]:
     size = tuple(data.train_x.shape[1:])
     shape = Shape(*sizes(arguments.shape))
     space = resnet([shape.depth], [shape.width], input_shape=size, classes=data.classes)
-    known = [Subject("resnet", space, shape, lambda model: model, (0.8, 0.9, 0.95))]
+    known = [Subject("resnet", space, shape, lambda model: model, arguments.shares)]
     shape = Shape(*sizes(arguments.vgg_shape))
     build = functools.partial(vgg, input_shape=size, classes=data.classes)
     space = DesignSpace([shape.depth], [shape.width], build, input_shape=size, name="vgg")
-    known.append(Subject("vgg", space, shape, _dense, (0.9, 0.95, 0.99)))
+    known.append(Subject("vgg", space, shape, _dense, arguments.dense_shares))
     return [subject for subject in known if subject.name in arguments.networks.split(",")]
 
 
@@ -318,47 +322,54 @@ class Budget:
 class Run:
     """A network of one seed, and what becomes of it.
 
-    Each of the methods that :data:`BRANCHES` names returns the rows of its steps, and takes a
-    share of weights to prune.
+    Methods return the rows of their steps.
     """
 
-    def __init__(self, subject: Subject, data: Data, budget: Budget, k: int, seed: int) -> None:
+    def __init__(self, subject: Subject, data: Data, budget: Budget, seed: int) -> None:
         self._subject = subject
         self._data = data
         self._budget = budget
-        self._k = k
         self._seed = seed
         self._model = subject.space.build(subject.shape)
+        self._pruned: dict[float, tuple[dict[str, torch.Tensor], Row]] = {}
         self.setting: Row = {
             "data": data.name,
             "network": subject.name,
             "shape": f"{subject.shape.depth}x{subject.shape.width}",
             "budget": str(budget),
-            "k": k,
+            "k": "",
             "seed": seed,
         }
 
-    def trained(self, share: float) -> list[Row]:
+    def trained(self) -> list[Row]:
         """Where all others begin."""
         weights, seconds = self._start
         self._model.load_state_dict(weights)
-        return [self._row("trained", share, self._budget.train, seconds)]
+        return [self._row("trained", 0.0, self._budget.train, seconds)]
 
-    def longer(self, share: float) -> list[Row]:
+    def longer(self) -> list[Row]:
         """Trained from the same initial weights for as many epochs as all trainings together."""
         epochs = self._budget.train + self._budget.retrain + self._budget.tune
-        return [self._row("longer", share, epochs, self._train(epochs))]
+        return [self._row("longer", 0.0, epochs, self._train(epochs))]
 
     def snapshot(self, share: float) -> list[Row]:
         """Pruned; only what is no weight is adjusted."""
         return [self._retrained("snapshot", share, adjust_snapshot)]
 
     def pruned(self, share: float) -> list[Row]:
-        """Pruned, shared, tuned and rounded, one after the other."""
-        rows = [self._retrained("pruned", share, retrain_pruned)]
+        """Pruned; all weights that are left are trained on."""
+        if share not in self._pruned:
+            row = self._retrained("pruned", share, retrain_pruned)
+            self._pruned[share] = copied(self._model.state_dict()), row
+        return [self._pruned[share][1]]
+
+    def shared(self, share: float, k: int) -> list[Row]:
+        """Shared, tuned and rounded after that, one after the other."""
+        self.pruned(share)
+        self._model.load_state_dict(self._pruned[share][0])
         begin = time.perf_counter()
-        share_weights(self._model, self._k)
-        rows.append(self._row("shared", share, 0, time.perf_counter() - begin))
+        share_weights(self._model, k)
+        rows = [self._row("shared", share, 0, time.perf_counter() - begin)]
         begin = time.perf_counter()
         epochs = self._budget.tune
         retrain_shared(self._model, self._data, epochs=epochs, seed=self._seed, recipe=_SLOW)
@@ -366,7 +377,7 @@ class Run:
         begin = time.perf_counter()
         round_others(self._model)
         rows.append(self._row("rounded", share, 0, time.perf_counter() - begin))
-        return rows
+        return [row | {"k": k} for row in rows]
 
     @functools.cached_property
     def _start(self) -> tuple[dict[str, torch.Tensor], float]:
@@ -422,28 +433,37 @@ class Run:
 _MATRIX = re.compile(r"dense\..*weight")
 # Shared values learn slower than weights: each follows the gradients of many.
 _SLOW = Recipe(learning_rate=1e-3, weight_decay=0.0, warmup=0.1)
-#: Methods of a run, and the last step of each. The first two have no share.
-BRANCHES = {"trained": "trained", "longer": "longer", "snapshot": "snapshot", "pruned": "rounded"}
-_SETTING = ("data", "network", "shape", "budget", "k", "seed")
+_SETTING = ("data", "network", "shape", "budget")
 
 
 def network(arguments: argparse.Namespace, known: Iterable[Row] = ()) -> Iterator[Row]:
-    """Yield the rows that are not known yet: of each branch all, when it has ended."""
-    done = {_key(row, row["share"], row["step"]) for row in known}
+    """Yield the rows that are not known yet: those of a training, and what follows, together."""
+    done = {_key(row, row["share"], row["step"], row["k"]) for row in known}
     data = load(arguments.data, root=arguments.data_root)
     budget = Budget.parse(arguments.budget)
     for seed in arguments.seeds:
         for subject in subjects(arguments, data):
-            run = Run(subject, data, budget, arguments.k[0], seed)
-            shares = [(branch, 0.0) for branch in ("trained", "longer")]
-            shares += [(b, share) for share in subject.shares for b in ("snapshot", "pruned")]
-            for branch, share in shares:
-                if _key(run.setting, share, BRANCHES[branch]) not in done:
-                    yield from getattr(run, branch)(share)
+            run = Run(subject, data, budget, seed)
+            # The last step of each, and what makes it.
+            branches: list[tuple[float, str, int | str, Callable[[], list[Row]]]] = [
+                (0.0, "trained", "", run.trained),
+                (0.0, "longer", "", run.longer),
+            ]
+            for share in subject.shares:
+                part = functools.partial
+                branches.append((share, "snapshot", "", part(run.snapshot, share)))
+                branches.append((share, "pruned", "", part(run.pruned, share)))
+                branches += [
+                    (share, "rounded", k, part(run.shared, share, k)) for k in arguments.k
+                ]
+            for share, step, k, branch in branches:
+                if _key(run.setting, share, step, k) not in done:
+                    yield from branch()
 
 
-def _key(row: Row, share: object, step: object) -> tuple[str, ...]:
-    return *(str(row[name]) for name in _SETTING), str(share), str(step)
+def _key(row: Row, share: object, step: str, k: object) -> tuple[str, ...]:
+    values = str(k) if step in ("shared", "tuned", "rounded") else ""
+    return *(str(row[name]) for name in (*_SETTING, "seed")), str(share), step, values
 
 
 def summarize(rows: Iterable[Row]) -> list[Row]:
@@ -461,18 +481,15 @@ def summarize(rows: Iterable[Row]) -> list[Row]:
     """
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(str(row[name]) for name in _SETTING), []).append(row)
+        groups.setdefault(tuple(str(row[name]) for name in (*_SETTING, "seed")), []).append(row)
     found: dict[tuple[str, ...], list[float]] = {}
-    for key, group in groups.items():
-        steps = {(str(row["share"]), row["step"]): row for row in group}
-        if not {("0.0", "trained"), ("0.0", "longer")} <= set(steps):
-            continue  # It was interrupted.
-        for what, value in _seen(steps):
-            found.setdefault((*key[:-1], what), []).append(value)
+    for (*setting, _), group in groups.items():
+        if {"trained", "longer"} <= {row["step"] for row in group}:  # Else interrupted.
+            for what, value in _seen(group):
+                found.setdefault((*setting, what), []).append(value)
     summary: list[Row] = []
-    for key, values in found.items():
-        *setting, what = key
-        target = TARGETS.get((key[1], what))
+    for (*setting, what), values in found.items():
+        target = TARGETS.get((setting[_SETTING.index("network")], what))
         middle = statistics.median(values)
         summary.append(
             dict(zip(_SETTING, setting))
@@ -494,30 +511,31 @@ def summarize(rows: Iterable[Row]) -> list[Row]:
 TARGETS = {("resnet", "ratio, no loss"): 18.0, ("vgg", "dense ratio, no loss"): 165.0}
 
 
-def _seen(steps: dict[tuple[str, object], Row]) -> Iterator[tuple[str, float]]:
+def _seen(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
     """Yield the figures of one seed."""
 
     def number(row: Row, name: str) -> float:
         return float(str(row[name]))
 
-    first = [steps["0.0", "trained"], steps["0.0", "longer"]]
+    first = [row for row in rows if row["step"] in ("trained", "longer")]
     baseline = max(first, key=lambda row: number(row, "accuracy"))
     yield "baseline accuracy", number(baseline, "accuracy")
     for label, drop in (("no loss", 0.0), ("0.5 points", 0.005)):
         least = number(baseline, "accuracy") - drop - 1e-9
-        good = [row for row in steps.values() if number(row, "accuracy") >= least]
+        good = [row for row in rows if number(row, "accuracy") >= least]
         best = max(good, key=lambda row: number(row, "ratio"))
         yield f"ratio, {label}", number(best, "ratio")
         if best["dense_ratio"]:
             densest = max(good, key=lambda row: number(row, "dense_ratio"))
             yield f"dense ratio, {label}", number(densest, "dense_ratio")
         yield f"test accuracy, {label}", number(best, "test") - number(baseline, "test")
-    for (share, step), row in steps.items():
-        pruned = steps.get((share, "pruned"))
-        if step == "snapshot" and pruned:
-            gain = number(row, "accuracy") - number(pruned, "accuracy")
+    pruned = {str(row["share"]): row for row in rows if row["step"] == "pruned"}
+    for row in rows:
+        share = str(row["share"])
+        if row["step"] == "snapshot" and share in pruned:
+            gain = number(row, "accuracy") - number(pruned[share], "accuracy")
             yield f"snapshot, accuracy at {share}", gain
-            ratio = number(row, "seconds") / number(pruned, "seconds")
+            ratio = number(row, "seconds") / number(pruned[share], "seconds")
             yield f"snapshot, seconds at {share}", ratio
 
 
@@ -544,6 +562,9 @@ def main() -> None:
     parser.add_argument("--networks", default="resnet,vgg", help="comma-separated")
     parser.add_argument("--shape", default="2x16", help="depth x width of the residual network")
     parser.add_argument("--vgg-shape", default="2x8", help="of the other, see vgg")
+    shares = (("--shares", SHARES, "weights"), ("--dense-shares", DENSE_SHARES, "dense layers"))
+    for name, default, what in shares:
+        parser.add_argument(name, type=float, nargs="+", default=default, help=f"of {what} pruned")
     parser.add_argument("--budget", default="16+6+4", help="epochs to train, retrain and tune")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the networks")
     parser.add_argument("--repeats", type=int, default=3)

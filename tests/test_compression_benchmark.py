@@ -55,27 +55,31 @@ def test_a_table_is_written_for_each_matrix_part(tmp_path: Path) -> None:
 
 def test_networks_are_trained_once_and_a_second_run_adds_what_is_missing(tmp_path: Path) -> None:
     options = ["--parts", "network", "--data", "digits", "--shape", "1x4", "--vgg-shape", "1x2"]
-    options += ["--budget", "1+1+1"]
+    options += ["--budget", "1+1+1", "--shares", "0.8", "0.95", "--dense-shares", "0.99"]
     run(tmp_path, *options, "--networks", "resnet")
     table = tmp_path / "compression-network.csv"
     first = compression.read(table)
     assert [row["step"] for row in first[:3]] == ["trained", "longer", "snapshot"]
     assert [row["epochs"] for row in first[:3]] == ["1", "3", "1"]
-    assert {row["share"] for row in first} == {"0.0", "0.8", "0.9", "0.95"}
-    assert len(first) == 2 + 3 * 5
+    assert {row["share"] for row in first} == {"0.0", "0.8", "0.95"}
+    assert len(first) == 2 + 2 * 5
     last = first[-1]
     assert last["step"] == "rounded"
     assert float(first[0]["ratio"]) < 1.1 < 4 < float(last["ratio"])
 
-    compression.write(short := tmp_path / "short.csv", first[:-4])  # As if interrupted.
+    compression.write(short := tmp_path / "short.csv", first[:-3])  # As if interrupted.
     short.replace(table)
-    run(tmp_path, *options)
+    run(tmp_path, *options, "--k", "32", "2")
     second = compression.read(table)
-    assert second[: len(first) - 4] == first[:-4]
-    for before, again in zip(first[-4:], second[len(first) - 4 :]):
-        assert {**before, "seconds": ""} == {**again, "seconds": ""}
+    assert second[: len(first) - 3] == first[:-3]
+    fewer = [row for row in second if row["network"] == "resnet" and row["k"] == "2"]
+    assert [row["share"] for row in fewer] == ["0.8"] * 3 + ["0.95"] * 3
+    assert float(fewer[-1]["ratio"]) > float(last["ratio"])
+    again = [row for row in second if row["network"] == "resnet" and row["share"] == "0.95"]
+    for one, other in zip(first[-3:], again[2:5]):
+        assert {**one, "seconds": ""} == {**other, "seconds": ""}
     dense = [row for row in second if row["network"] == "vgg"]
-    assert len(dense) == 2 + 3 * 5
+    assert len(dense) == 2 + 2 + 2 * 3
     assert float(dense[-1]["dense_ratio"]) > float(dense[-1]["ratio"]) > 4
     summary = compression.read(tmp_path / "compression-summary.csv")
     assert {row["network"] for row in summary if row["target"]} == {"resnet", "vgg"}

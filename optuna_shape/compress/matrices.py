@@ -176,11 +176,13 @@ class HAM:
                     np.copyto(place, 0, where=late)
                 else:  # In so many looks, no block ends.
                     safe = int((end - place).min()) // self._looks.bits
+            if across:
+                columns = column + (place - 1).clip(0) // n
             for vector, total, out in zip(rows, sums, result):
                 vector.take(place, mode="clip", out=product)
                 product *= value
                 if across:
-                    np.add.at(out, column + (place - 1).clip(0) // n, product)
+                    np.add.at(out, columns, product)
                 else:
                     total += product
         if not across:
