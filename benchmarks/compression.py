@@ -476,6 +476,8 @@ def summarize(rows: Iterable[Row]) -> list[Row]:
     * ``ratio, 0.5 points``: the same where half a percentage point may be lost. Of 2,000
       validation images, the accuracy has a standard error of more than that.
     * ``test accuracy``: of the step with the largest ratio without loss, less the baseline's.
+    * ``ratio at``, ``accuracy at`` and ``test at`` a share: of ``rounded``, whatever is lost; both
+      accuracies less the baseline's.
     * ``snapshot``: at equal share, its accuracy less that of ``pruned``, and its seconds as a
       share of those.
     """
@@ -529,6 +531,12 @@ def _seen(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
             densest = max(good, key=lambda row: number(row, "dense_ratio"))
             yield f"dense ratio, {label}", number(densest, "dense_ratio")
         yield f"test accuracy, {label}", number(best, "test") - number(baseline, "test")
+    for row in rows:
+        if row["step"] == "rounded":
+            where = f"at {row['share']}, k={row['k']}"
+            yield f"ratio {where}", number(row, "ratio")
+            for name in ("accuracy", "test"):
+                yield f"{name} {where}", number(row, name) - number(baseline, name)
     pruned = {str(row["share"]): row for row in rows if row["step"] == "pruned"}
     for row in rows:
         share = str(row["share"])

@@ -115,6 +115,8 @@ def test_without_a_good_step_no_ratio_is_claimed() -> None:
     rows += rows_of(0, ("rounded", 0.95, 0.9, 30.0))
     seen = {row["what"]: row["median"] for row in compression.summarize(rows)}
     assert seen["ratio, no loss"] == "1.1"
+    assert seen["ratio at 0.95, k=32"] == "30"
+    assert seen["accuracy at 0.95, k=32"] == seen["test at 0.95, k=32"] == "-0.02"
     assert "snapshot, accuracy at 0.95" not in seen
 
 
