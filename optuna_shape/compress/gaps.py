@@ -2,7 +2,9 @@
 
 A gap is the number of zeros before an entry, column by column through the whole matrix. Gaps of
 ``r`` zeros and more, which are rare, are symbols for ``r`` zeros and the rest; ``r`` is the power
-of two that takes the least space. Values that differ too much for a code are written as they are.
+of two that takes the least space. Where zeros are the rarer ones, gaps are between them: a code
+takes a bit at least, too much for gaps that are nearly always 0. Values that differ too much for a
+code are written as they are.
 """
 
 from __future__ import annotations
@@ -27,19 +29,12 @@ _MOST = 12
 def encode(entries: Entries) -> bytes:
     """Write all but shape and type."""
     count = len(entries.positions)
-    if count == 0:
-        return bits.whole(0)
-    gaps = np.diff(entries.positions, prepend=-1) - 1
-    power, code = _best_code(gaps)
-    symbols = _cut(gaps, 1 << power)
-    parts = [
-        bits.whole(count),
-        bits.whole(power),
-        bits.whole(len(symbols)),
-        code.to_bytes(),
-        Stream.of(symbols, code, _BLOCK).to_bytes(),
-    ]
-    return b"".join([*parts, _values(entries)])
+    places = entries.positions
+    if 2 * count > entries.size:
+        zero = np.ones(entries.size, dtype=np.bool_)
+        zero[places] = False
+        places = np.flatnonzero(zero)
+    return b"".join([bits.whole(count), _places(places), _values(entries) if count else b""])
 
 
 def decode(reader: Reader, size: int, dtype: npt.DTypeLike) -> Bits:
@@ -48,21 +43,47 @@ def decode(reader: Reader, size: int, dtype: npt.DTypeLike) -> Bits:
     count = reader.whole(size)
     if count == 0:
         return entries
+    zeros = 2 * count > size
+    kept = np.full(size, zeros)
+    kept[_read_places(reader, size - count if zeros else count, size)] = not zeros
+    codebook = read_book(reader, dtype)
+    if len(codebook) == 0:
+        entries[kept] = reader.raw(count, dtype)
+    else:
+        values = Code.read(reader, len(codebook))
+        entries[kept] = codebook[Stream.read(reader, values, count, _BLOCK).decode()]
+    return entries
+
+
+def _places(places: npt.NDArray[np.int64]) -> bytes:
+    """Write the gaps between places, whose number is the reader's to know."""
+    if len(places) == 0:
+        return b""
+    gaps = np.diff(places, prepend=-1) - 1
+    power, code = _best_code(gaps)
+    symbols = _cut(gaps, 1 << power)
+    parts = [
+        bits.whole(power),
+        bits.whole(len(symbols)),
+        code.to_bytes(),
+        Stream.of(symbols, code, _BLOCK).to_bytes(),
+    ]
+    return b"".join(parts)
+
+
+def _read_places(reader: Reader, count: int, size: int) -> npt.NDArray[np.int64]:
+    """Undo :func:`_places`; all are below ``size``."""
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
     longest = 1 << reader.whole(_MOST)
     total = reader.whole(size)
     code = Code.read(reader, longest + 1)
     symbols = Stream.read(reader, code, total, _BLOCK).decode().astype(np.int64)
     ends = symbols < longest
-    positions = np.cumsum(symbols + ends)[ends] - 1
-    if len(positions) != count or positions[-1] >= size:
-        raise ValueError(f"gaps lead to {len(positions)} entries, not to {count} in {size}")
-    codebook = read_book(reader, dtype)
-    if len(codebook) == 0:
-        entries[positions] = reader.raw(count, dtype)
-    else:
-        values = Code.read(reader, len(codebook))
-        entries[positions] = codebook[Stream.read(reader, values, count, _BLOCK).decode()]
-    return entries
+    places = np.cumsum(symbols + ends)[ends] - 1
+    if len(places) != count or places[-1] >= size:
+        raise ValueError(f"gaps lead to {len(places)} places, not to {count} in {size}")
+    return places
 
 
 def _values(entries: Entries) -> bytes:

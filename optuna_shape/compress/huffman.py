@@ -25,13 +25,12 @@ LONGEST = 16
 MOST_SYMBOLS = 2 ** (LONGEST - 1)
 # Blocks decoded side by side: enough for numpy to be busy with, few enough for a cache.
 _LANES = 4096
-_RUN_LANES = 1024
 # An entry of a decoding table holds a symbol above the bits of its code.
 _LENGTH_BITS = np.uint64(5)
 _LENGTH = np.uint64(31)
-# An entry of a table of runs holds bits used, symbols passed above them, and one of the symbols.
-_USED = np.uint64(2**20 - 1)
-_PASSED = np.uint64(2**28 - 1)
+# Bits that a look for runs sees at least: its tables are to stay in a fast cache.
+_SEEN = 11
+_HALF = 32
 
 
 def code_lengths(counts: Integers, longest: int = LONGEST) -> npt.NDArray[np.uint8]:
@@ -242,25 +241,47 @@ class Stream:
                 position += entry
         return np.ascontiguousarray(result.T)
 
-    @cached_property
-    def _runs(self) -> _RunTable:
-        return _RunTable(self.code)
+    def walk(
+        self, blocks: Integers, before: Integers, looks: Looks
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Take looks into blocks side by side, on and on, also beyond their ends.
 
-    def parts_above_zero(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]]:
-        """Yield positions and symbols of all symbols but 0, part by part and in order.
+        Args:
+            blocks:
+                ``(lanes,)`` which blocks; they lie within 2**31 bits.
+            before:
+                ``(lanes,)`` the number from which each counts its symbols.
+            looks:
+                What a look decodes.
 
-        Whole runs of zeros are passed over in one step, so that the time follows the number of
-        the others.
+        Yields:
+            ``(lanes,)`` places in the tables of the looks, and the number of symbols of each block
+            up to there. The next look overwrites both.
         """
-        for first in range(0, len(self.starts), _RUN_LANES):
-            found, passed = self._runs.decode(
-                self._windows, self.starts[first : first + _RUN_LANES], self.block
-            )
-            here = (found > 0) & (passed <= self.block)
-            before = np.arange(first, first + len(here)) * self.block - 1
-            positions = np.repeat(before, here.sum(axis=1)) + passed[here]
-            end = np.searchsorted(positions, self.count)
-            yield positions[:end], found[here][:end].astype(np.uint16)
+        starts = self.starts[blocks]
+        first = int(starts.min()) >> 5
+        windows = self._windows[first:]
+        # A position in the upper half, a number of symbols in the lower: one sum moves both.
+        total = (starts - (first << 5)) << _HALF | before
+        step, count = np.empty_like(total), np.empty_like(total)
+        window = np.empty(len(starts), dtype=np.uint64)
+        seen = np.empty_like(window)
+        top = np.uint64(64 - looks.bits)
+        while True:
+            np.right_shift(total, _HALF + 5, out=count)
+            windows.take(count, mode="clip", out=window)
+            np.right_shift(total, _HALF, out=count)
+            count &= 31
+            window <<= count.view(np.uint64)
+            for _ in range(33 // looks.bits):
+                np.right_shift(window, top, out=seen)
+                place = seen.view(np.int64)
+                looks.steps.take(place, mode="clip", out=step)
+                total += step
+                np.bitwise_and(total, 2**_HALF - 1, out=count)
+                yield place, count
+                step >>= _HALF
+                window <<= step.view(np.uint64)
 
 
 def look(windows: Words, position: Words) -> Words:
@@ -272,61 +293,45 @@ def look(windows: Words, position: Words) -> Words:
     return begun << (position & np.uint64(31))
 
 
-class _RunTable:
-    """Decodes a run of symbol 0, and the other symbol after it, by one look into a table."""
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What one look at the next bits of a stream decodes.
 
-    def __init__(self, code: Code) -> None:
-        self._bits = min(LONGEST, code.longest + 8)
-        window = np.arange(1 << self._bits, dtype=np.int64)
-        used = np.zeros_like(window)
-        run = np.zeros_like(window)
-        running = np.ones(len(window), dtype=np.bool_)
-        while running.any():
-            found, length = self._first(code, window << used)
-            running &= (found == 0) & (used + length <= self._bits)
-            used += np.where(running, length, 0)
-            run += running
-        found, length = self._first(code, window << used)
-        other = (found > 0) & (used + length <= self._bits)
-        used += np.where(other, length, 0)
-        passed = run + other
-        self._table: Words = ((np.where(other, found, 0) << 48) | (passed << 20) | used).view(
-            np.uint64
-        )
+    Attributes:
+        bits: How many it sees.
+        steps: ``(2**bits,)`` bits that it decodes in the upper half, symbols in the lower.
+        found: ``(2**bits,)`` the last of these symbols.
+    """
 
-    def _first(
-        self, code: Code, window: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        within = window & ((1 << self._bits) - 1)
-        entry = code.table[within >> (self._bits - code.longest)].astype(np.int64)
-        return entry >> 5, entry & 31
+    bits: int
+    steps: npt.NDArray[np.int64]
+    found: npt.NDArray[np.int64]
 
-    def decode(
-        self, windows: Words, starts: npt.NDArray[np.int64], block: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Decode blocks side by side, up to the end of each or beyond.
+    @classmethod
+    def of(cls, code: Code, *, runs: bool) -> Looks:
+        """Decode a symbol by each look, or of ``runs`` any number of symbol 0 and one other.
 
-        Returns:
-            ``(lanes, steps)`` symbols found, 0 where a step found none; and the number of
-            symbols of the block up to there.
+        Where a look does not see all of the other symbol, the last one is 0.
         """
-        top = np.uint64(64 - self._bits)
-        starts = starts.view(np.uint64)
-        total = np.zeros_like(starts)
-        totals = [total]
-        while (total >> np.uint64(20) & _PASSED).min() < block:
-            window = look(windows, starts + (total & _USED))
-            for _ in range(33 // self._bits):
-                entry = self._table[(window >> top).view(np.int64)]
-                # A total has the sum of each field, so differences of totals are entries.
-                total = total + entry
-                totals.append(total)
-                window <<= entry & _LENGTH
-        sums = np.stack(totals, axis=1)
-        del totals, total  # As large as the sums.
-        found = np.diff(sums, axis=1)
-        found >>= np.uint64(48)
-        passed = sums[:, 1:]
-        passed >>= np.uint64(20)
-        passed &= _PASSED
-        return found.view(np.int64), passed.view(np.int64)
+        seen = max(code.longest, _SEEN) if runs else code.longest
+        window = np.arange(1 << seen, dtype=np.int64)
+        found, used = _first(code, window, seen)
+        passed = np.ones_like(window)
+        running = found == 0 if runs else np.zeros(len(window), np.bool_)
+        while running.any():
+            symbol, length = _first(code, window << used, seen)
+            running &= used + length <= seen
+            found = np.where(running, symbol, found)
+            used += np.where(running, length, 0)
+            passed += running
+            running &= symbol == 0
+        return cls(seen, used << _HALF | passed, found)
+
+
+def _first(
+    code: Code, window: npt.NDArray[np.int64], width: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first symbol of the last ``width`` bits of each window, and its length."""
+    within = window & ((1 << width) - 1)
+    entry = code.table[within >> (width - code.longest)].view(np.int64)
+    return entry >> int(_LENGTH_BITS), entry & int(_LENGTH)

@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from typing import TypeAlias
 
@@ -38,10 +39,15 @@ from optuna_shape.compress.bits import Reader
 from optuna_shape.compress.entries import Entries
 from optuna_shape.compress.huffman import MOST_SYMBOLS
 from optuna_shape.compress.huffman import Code
+from optuna_shape.compress.huffman import Looks
 from optuna_shape.compress.huffman import Stream
 
 # Symbols per block.
 _BLOCK = 256
+# Blocks decoded side by side: numpy is busy with so many, and a cache holds what they need. Each
+# is chosen from those that are so near.
+_LANES = 2**13
+_NEAR = 2**14
 # Products summed at a time.
 _PRODUCTS = 2**16
 
@@ -104,29 +110,84 @@ class HAM:
         Returns:
             ``(m,)`` or ``(batch, m)``.
         """
-        product = _Product(x, self.shape, self.codebook)
-        zero = len(self.codebook) > 0 and self.codebook[:1].tobytes().strip(b"\0") == b""
-        if zero:
-            for positions, symbols in self.stream.parts_above_zero():
-                self._add(product, positions, symbols)
-        else:
-            for before, symbols in self.stream.parts():
-                for some in _slices(len(symbols)):
-                    positions = np.arange(before + some.start, before + some.stop)
-                    self._add(product, positions, symbols[some])
-        return product.result
+        n, m = self.shape
+        vectors = np.atleast_2d(_checked(x, self.shape))
+        dtype = np.result_type(x, self.codebook)
+        result = np.zeros((len(vectors), m), dtype)
+        if n == 0 or m == 0:
+            return result.reshape(*x.shape[:-1], m)
+        # A block may go on in the next column; and place 0 is for what does not count.
+        rows = np.zeros((len(vectors), 1 + n + _BLOCK), dtype)
+        np.take(vectors, np.arange(n + _BLOCK) % n, axis=1, out=rows[:, 1:])
+        values = self.codebook.astype(dtype)[self._looks.found]
+        for blocks in self._lanes():
+            self._add(blocks, rows, values, result)
+        return result.reshape(*x.shape[:-1], m)
+
+    @cached_property
+    def _looks(self) -> Looks:
+        zero = not self.codebook[:1].tobytes().strip(b"\0")
+        return Looks.of(self.stream.code, runs=zero)
+
+    def _lanes(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield blocks to decode side by side: near ones, that end after about as many looks."""
+        n, _ = self.shape
+        starts = self.stream.starts
+        lengths = np.diff(starts, append=8 * len(self.stream.content)).astype(np.uint16)
+        for first in range(0, len(starts), _NEAR):
+            blocks = np.arange(first, min(first + _NEAR, len(starts)))
+            whole = blocks * _BLOCK % n + _BLOCK <= n
+            for some in (blocks[whole], blocks[~whole]):
+                alike = some[np.argsort(lengths[some], kind="stable")]
+                for begin in range(0, len(alike), _LANES):
+                    yield alike[begin : begin + _LANES]
 
     def _add(
-        self, product: _Product, positions: npt.NDArray[np.int64], symbols: npt.NDArray[np.uint16]
+        self, blocks: npt.NDArray[np.int64], rows: Numbers, values: Numbers, result: Numbers
     ) -> None:
-        n, _ = self.shape
-        for some in _slices(len(symbols)):
-            place = positions[some]
-            first = int(place[0]) // n
-            columns = np.arange(first, int(place[-1]) // n + 2) * n
-            bounds = np.searchsorted(place, columns)
-            rows = place - np.repeat(columns[:-1], np.diff(bounds))
-            product.add(rows, symbols[some], first, bounds)
+        """Add the products of some blocks.
+
+        Args:
+            blocks: ``(lanes,)`` which.
+            rows: ``(batch, 1 + n + block)`` zero, and the vectors, that begin again at their end.
+            values: Of the symbols that looks find.
+            result: ``(batch, m)``, added to.
+        """
+        n, m = self.shape
+        first = blocks * _BLOCK
+        before = first % n
+        column = first // n
+        end = before + np.minimum(_BLOCK, n * m - first)
+        across = bool(end.max() > n)
+        sums = np.zeros((len(rows), len(blocks)), dtype=rows.dtype)
+        value = np.empty(len(blocks), dtype=rows.dtype)
+        product = np.empty_like(value)
+        safe = 0
+        for seen, place in self.stream.walk(blocks, before, self._looks):
+            values.take(seen, mode="clip", out=value)
+            if safe:
+                safe -= 1
+            else:
+                late = place > end
+                if late.all():
+                    break
+                if late.any():
+                    np.copyto(value, 0, where=late)
+                    np.copyto(place, 0, where=late)
+                else:  # In so many looks, no block ends.
+                    safe = int((end - place).min()) // self._looks.bits
+            if across:
+                columns = column + (place - 1).clip(0) // n
+            for vector, total, out in zip(rows, sums, result):
+                vector.take(place, mode="clip", out=product)
+                product *= value
+                if across:
+                    np.add.at(out, columns, product)
+                else:
+                    total += product
+        if not across:
+            for total, out in zip(sums, result):
+                np.add.at(out, column, total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,15 +303,9 @@ class _Product:
     """
 
     def __init__(self, x: Numbers, shape: tuple[int, int], codebook: Numbers) -> None:
-        n, m = shape
-        if x.ndim not in (1, 2) or x.shape[-1] != n:
-            raise ValueError(
-                f"x of shape {x.shape} cannot be multiplied with a matrix of shape {shape}. "
-                f"Give ({n},) or (batch, {n})."
-            )
         self._codebook = codebook
-        self._x = np.ascontiguousarray(x)
-        self.result = np.zeros((*x.shape[:-1], m), dtype=np.result_type(x, codebook))
+        self._x = np.ascontiguousarray(_checked(x, shape))
+        self.result = np.zeros((*x.shape[:-1], shape[1]), dtype=np.result_type(x, codebook))
 
     def add(
         self,
@@ -299,6 +354,16 @@ def bound(
         return (1 + math.log2(k)) / word + dictionaries
     entry = 1 + math.log2(k) + bits.width_of(n - 1)
     return q / (n * m) * entry / word + dictionaries + (m + 1) / (n * m)
+
+
+def _checked(x: Numbers, shape: tuple[int, int]) -> Numbers:
+    n, _ = shape
+    if x.ndim not in (1, 2) or x.shape[-1] != n:
+        raise ValueError(
+            f"x of shape {x.shape} cannot be multiplied with a matrix of shape {shape}. "
+            f"Give ({n},) or (batch, {n})."
+        )
+    return x
 
 
 def _slices(count: int) -> Iterator[slice]:

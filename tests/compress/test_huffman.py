@@ -10,6 +10,7 @@ import pytest
 from optuna_shape.compress.bits import Reader
 from optuna_shape.compress.huffman import LONGEST
 from optuna_shape.compress.huffman import Code
+from optuna_shape.compress.huffman import Looks
 from optuna_shape.compress.huffman import Stream
 from optuna_shape.compress.huffman import code_lengths
 
@@ -101,11 +102,33 @@ def test_symbols_come_back(count: int, block: int) -> None:
     stream = Stream.read(reader, code, count, block)
     assert reader.left == 0
     assert np.array_equal(stream.decode(), symbols)
-    found = list(stream.parts_above_zero())
-    places = np.concatenate([[], *(place for place, _ in found)])
-    values = np.concatenate([[], *(value for _, value in found)])
-    assert np.array_equal(places, np.flatnonzero(symbols))
-    assert np.array_equal(values, symbols[symbols > 0])
+
+
+@pytest.mark.parametrize("zeros", [0.05, 0.7, 0.99])
+@pytest.mark.parametrize("runs", [False, True])
+def test_looks_find_the_symbols_and_pass_over_runs(runs: bool, zeros: float) -> None:
+    rng = np.random.default_rng(0)
+    symbols = rng.geometric(0.3, 900).clip(max=200) * (rng.random(900) > zeros)
+    code = Code.of(np.bincount(symbols, minlength=201) + (np.arange(201) < 201))
+    stream = Stream.of(symbols, code, 100)
+    looks = Looks.of(code, runs=runs)
+    blocks, before = np.array([6, 2, 3]), np.array([0, 1000, 7])
+    seen: list[dict[int, int]] = [{}, {}, {}]
+    steps = 0
+    for place, count in stream.walk(blocks, before, looks):
+        for block, last, symbol in zip(seen, count - before, looks.found[place]):
+            block[int(last)] = int(symbol)
+        steps += 1
+        if (count - before >= 100).all():
+            break
+    for block, found in zip(blocks, seen):
+        here = symbols[100 * block : 100 * block + 100]
+        nonzero = {place + 1: value for place, value in enumerate(here) if value}
+        assert {
+            place: value for place, value in found.items() if value and place <= 100
+        } == nonzero
+    assert steps == 100 if not runs else steps <= 100
+    assert runs is (steps < 60) or zeros < 0.5
 
 
 def test_a_symbol_alone_comes_back() -> None:

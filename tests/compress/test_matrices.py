@@ -59,6 +59,16 @@ def test_products_of_odd_matrices(kind: Kind, name: str) -> None:
 
 
 @FORMATS
+@pytest.mark.parametrize("n", [3, 100, 256, 300, 1000])
+def test_what_is_not_finite_stays_in_its_column(kind: Kind, n: int) -> None:
+    matrix = pruned(n, 40, zeros=0.6, k=5)
+    matrix[:, 7] = np.inf
+    product = kind.encode(matrix).dot(np.ones(n, "f4"))
+    assert product[7] == np.inf
+    assert np.isfinite(np.delete(product, 7)).all()
+
+
+@FORMATS
 def test_a_batch_larger_than_its_parts(kind: Kind) -> None:
     matrix = pruned(2000, 90, zeros=0.5, k=9)  # Each part has 65,536 products, of 90,000.
     x = np.random.default_rng(0).standard_normal((40, 2000))
@@ -84,6 +94,19 @@ def test_a_product_never_has_the_matrix_in_memory(kind: Kind) -> None:
     # Half of it if each entry took a byte, or each that is not zero took the four of a number
     # and six of its place.
     assert peak < matrix.nbytes / 2
+
+
+@FORMATS
+def test_a_further_product_takes_a_fifth_of_the_matrix_at_most(kind: Kind) -> None:
+    matrix = pruned(2048, 2048, zeros=0.9, k=16)
+    packed = kind.encode(matrix)
+    x = np.ones(2048, "f4")
+    packed.dot(x)  # Keeps its tables for the next one.
+    tracemalloc.start()
+    packed.dot(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < matrix.nbytes / 5
 
 
 @FORMATS
