@@ -245,15 +245,17 @@ def test_a_script_reads_json(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(app, ["search", *question, "--goal", "beauty"])
     assert result.exit_code == EXIT_BAD_INPUT
-    assert result.stdout == ""
-    assert "Unknown goal" in result.stderr
+    (error,) = json.loads(result.stdout).values()
+    assert error["kind"] == "InvalidProblem"
+    assert error["message"].startswith("Unknown goal 'beauty'")
+    assert f"InvalidProblem: {error['message']}" in result.stderr.replace("\n", " ")
 
 
 def test_an_output_that_is_no_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, text = run(*SMALL, "--constraint", "size <= 1 MB", output=tmp_path / "file")
     assert code == EXIT_BAD_INPUT
-    assert "cannot be made" in text
+    assert f"Cannot write {tmp_path / 'file'}: File exists." in text
 
 
 def test_quiet_says_the_answer_only(tmp_path: Path) -> None:
@@ -311,12 +313,12 @@ def test_an_interruption_ends_all_workers_and_keeps_what_they_have(
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        out, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == EXIT_INTERRUPTED
-    assert "Interrupted" in out
+    assert "Interrupted" in errors
     assert "Traceback" not in errors
     (study,) = studies(tmp_path)
     assert [t.user_attrs["reason"] for t in study.trials] == ["interrupted", "interrupted"]
@@ -438,7 +440,7 @@ def test_measure_repeats_in_processes_of_their_own() -> None:
         (["--dtype", "int8"], "dtype"),
         (["--classes", "1"], "Give 2 or more"),
         (["--output", "/dev/null/shapes.csv"], "Cannot write"),
-        (["--output", "/"], "Cannot write"),
+        (["--output", "/"], "let it end in .csv"),
         (["--output", "/tmp/shapes.html"], "let it end in .csv"),
     ],
 )

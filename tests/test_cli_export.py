@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from torch import nn
 from typer.testing import CliRunner
 
 from optuna_shape import DesignSpace
 from optuna_shape.cli import EXIT_BAD_INPUT
-from optuna_shape.cli._export import EXIT_NOT_VERIFIED
-from optuna_shape.cli._export import export
+from optuna_shape.cli import EXIT_NOT_VERIFIED
+from optuna_shape.cli import app
 from optuna_shape.cli._space import make_space
 from optuna_shape.constraints import format_quantity
 from optuna_shape.families import mlp
@@ -24,13 +23,11 @@ from optuna_shape.families import resnet
 from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
 
-APP = typer.Typer(pretty_exceptions_enable=False)
-APP.command()(export)
 INPUT = (1, 12, 12)
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(APP, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -265,7 +262,7 @@ def test_what_is_wrong_with_ones_own_is_told_in_a_line(
         (["--batch-size", "0"], "--batch-size '0' is no number of inputs"),
         (["--batch-size", "many"], "--batch-size 'many' is no number of inputs"),
         (["--device", "cuda:99"], "There is no device cuda:99"),
-        (["--output", "/dev/null/x"], "Failed: Cannot write to /dev/null/x: Not a directory"),
+        (["--output", "/dev/null/x"], "NotWritten: Cannot write /dev/null/x: Not a directory"),
     ],
 )
 def test_bad_input_is_told_in_a_line(answer: Path, arguments: list[str], said: str) -> None:

@@ -154,7 +154,8 @@ def refused(*arguments: str, before: str = "") -> str:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
-    (line,) = ended.stdout.splitlines()
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
     return line
 
 
