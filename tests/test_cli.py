@@ -28,6 +28,7 @@ from optuna_shape.cli import EXIT_BAD_INPUT
 from optuna_shape.cli import EXIT_FAILED
 from optuna_shape.cli import EXIT_INTERRUPTED
 from optuna_shape.cli import EXIT_NO_ANSWER
+from optuna_shape.cli import EXIT_TOO_NOISY
 from optuna_shape.cli import app
 from optuna_shape.cli._job import Job
 from optuna_shape.cli._space import make_space
@@ -454,6 +455,43 @@ def test_bad_input_of_measure_is_told_in_a_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_program_reads_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "shapes.csv"
+    limit = ["--constraint", "size <= 50 kB", "--output", str(path)]
+    result = CliRunner().invoke(app, ["measure", *GRID, *limit, "--json"])
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    assert said["written"] == [str(path), str(path.with_suffix(".html"))]
+    assert said["constraints"] == ["size <= 50 kB"]
+    assert (said["feasible"], len(said["rows"])) == (2, 4)
+    space = DesignSpace([1, 2], [4, 8])
+    sizes = TableMeter(path).measure(space, space.shapes, "size")
+    for row, shape in zip(said["rows"], space.shapes):
+        assert (row["depth"], row["width"]) == shape
+        assert row["size"] == sizes[shape].value
+        assert (row["verdict"] == "within") == (row["size"] <= 50e3)
+    measured = TableMeter(path).measure(space, [Shape(1, 4)], "latency")[Shape(1, 4)]
+    first = said["rows"][0]
+    ends = (measured.value, measured.low, measured.high)
+    assert (first["latency"], first["latency_low"], first["latency_high"]) == ends
+
+    quiet = CliRunner().invoke(app, ["measure", *GRID, *limit, "--quiet"])
+    assert quiet.stdout.splitlines() == [
+        "2 of 4 shapes are within every limit.",
+        f"Written: {path} for TableMeter, {path.with_suffix('.html')} as a picture.",
+    ]
+
+
+def test_a_program_reads_how_far_sessions_lie_apart() -> None:
+    result = CliRunner().invoke(app, ["measure", *GRID, "--repeat", "2", "--depth", "1", "--json"])
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    assert said["sessions"] == 2
+    assert [(row["depth"], row["width"]) for row in said["rows"]] == [(1, 4), (1, 8)]
+    assert all(len(row["latencies"]) == 2 for row in said["rows"])
+    assert said["guard"] >= 2 * said["sigma"] >= 0
+
+
 def families(**environment: str) -> list[str]:
     result = CliRunner().invoke(app, ["families"], env=environment)
     assert result.exit_code == 0
@@ -641,12 +679,45 @@ def test_workers_that_all_fail_are_no_success(own: Path, tmp_path: Path) -> None
     assert code == EXIT_FAILED
 
 
+NOISY = """
+from multiprocessing import parent_process
+
+from torch import nn
+
+from optuna_shape import DesignSpace
+from optuna_shape import NoisyMachine
+
+
+class Net(nn.Sequential):
+    def forward(self, x):
+        if self.training and parent_process():
+            raise NoisyMachine("too much else runs here")
+        return super().forward(x)
+
+
+def noisy(depth, width, input_shape, classes):
+    def build(shape):
+        return Net(nn.Flatten(), nn.Linear(144, shape.width), nn.Linear(shape.width, classes))
+
+    return DesignSpace(depth, width, build, input_shape=input_shape)
+"""
+
+
+def test_workers_that_find_the_machine_too_noisy_say_so(own: Path, tmp_path: Path) -> None:
+    (own / "own_noisy.py").write_text(NOISY)
+    question = [*SMALL, "--family", "own_noisy:noisy", "--constraint", "size <= 1 GB"]
+    code, text = run(*question, "--workers", "2", "--trials", "2", output=tmp_path)
+    assert code == EXIT_TOO_NOISY
+    assert "NoisyMachine: too much else runs here" in text
+    assert "NoisyMachine: None of 2 workers has ended as it should." in text
+
+
 @pytest.mark.parametrize("storage", ["sqlite://", "sqlite:///:memory:"])
 def test_workers_need_a_storage_that_they_share(storage: str, tmp_path: Path) -> None:
     question = [*SMALL, "--constraint", "size <= 1 MB", "--storage", storage]
     code, text = run(*question, "--workers", "2", output=tmp_path)
     assert code == EXIT_BAD_INPUT
-    assert "sqlite:///shapes.db" in text
+    assert "Leave --storage out, or give a .db or .sqlite file" in text
 
 
 @pytest.mark.parametrize(

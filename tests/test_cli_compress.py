@@ -133,6 +133,28 @@ def test_the_same_seed_writes_the_same_to_another_folder(
     assert len(list(answer.parent.iterdir())) == 2
 
 
+def test_a_script_reads_what_was_found(answer: Path, images: Path) -> None:
+    code, text = run(answer, "--data", images, "--accuracy-drop", "5%", *SHORT, "--json")
+    assert code == 0
+    said = json.loads(text)
+    ends = (".packed", "-curve.csv", "-curve.html")
+    assert said["written"] == [str(answer.with_name(f"answer{end}")) for end in ends]
+    model, info = load_packed(answer.with_name("answer.packed"))
+    properties = {name: said[name] for name in ("accuracy", "test_accuracy")}
+    assert info.properties == properties
+    assert said["accuracy_before"] - said["accuracy"] <= 0.05 + 1e-9
+    assert said["size"] == answer.with_name("answer.packed").stat().st_size
+    assert said["plain_size"] == sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert said["setting"]["k"] >= 2
+    assert said["verified"] is True
+
+    code, text = run(answer, "--data", images, "--accuracy-drop", "5%", *SHORT, "--quiet")
+    assert code == 0
+    first, *rest = text.splitlines()
+    assert first.startswith("Chosen: ")
+    assert len(rest) == 3
+
+
 def test_where_nothing_is_within_the_drop_the_network_stays(answer: Path, images: Path) -> None:
     settings = json.loads(answer.with_suffix(".json").read_text())
     settings["properties"]["accuracy"] = 0.1234

@@ -114,6 +114,21 @@ def test_a_batch_size_of_its_own(tmp_path: Path) -> None:
     assert text.count("latency of the program") == 1
 
 
+def test_a_script_reads_what_was_written(answer: Path) -> None:
+    code, text = run(answer, "--json")
+    assert code == 0
+    said = json.loads(text)
+    names = ("answer.pt2", "answer.safetensors", "answer.json")
+    assert said["written"] == [str(answer.with_name(name)) for name in names]
+    assert (said["family"], said["depth"], said["width"]) == ("resnet", 2, 4)
+    assert said["parameters"] == sum(p.numel() for p in load_checkpoint(answer)[0].parameters())
+    assert said["verified"] is said["difference"] is said["latency_ratios"] is None
+    said = json.loads(run(answer, "--json", "--verify")[1])
+    assert said["verified"] is True
+    assert 0 <= said["difference"] < 1e-4
+    assert set(said["latency_ratios"]) == {"1", "32"}
+
+
 @pytest.mark.gpu
 def test_a_program_for_a_gpu_stays_there(answer: Path) -> None:
     code, text = run(answer, "--device", "cuda", "--verify")
@@ -221,6 +236,9 @@ def test_a_program_that_computes_something_else_is_not_verified(own: Path) -> No
     assert code == EXIT_NOT_VERIFIED
     assert "NOT verified: the outputs of the exported program differ" in text
     assert "by 1 of the largest output, at a batch of " in text
+    code, text = run(own / "two", *OPTIONS, "--family-option", "kind=two", "--verify", "--json")
+    assert code == EXIT_NOT_VERIFIED
+    assert json.loads(text)["verified"] is False
 
 
 def one_line(code: int, text: str) -> str:

@@ -203,9 +203,9 @@ def _measure(
     space = problem.space
     if output.suffix.lower() != ".csv":
         raise InvalidProblem(f"--output {output} names the CSV file; let it end in .csv.")
-    make_room(output)  # Before minutes of measuring, not after.
     if energy and meter.watts is None:
-        find_counter(meter.setting.device)  # Likewise.
+        find_counter(meter.setting.device)  # Before minutes of measuring, not after.
+    make_room(output)  # Likewise.
     with console.status("Measuring the shapes ...") as status:
 
         def say_progress(quantity: str, new: Mapping[Shape, Measurement]) -> None:

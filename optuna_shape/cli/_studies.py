@@ -164,7 +164,10 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
             raise InvalidStorage(f"{path} is a journal, no SQLite database. Name it without ://.")
         kind = "sqlite"
     if not path.exists() and not create:
-        raise StudyUnavailable(f"There is no file {path}, and so no study.")
+        raise StudyUnavailable(
+            f"There is no file {path}, and so no study. Give the --output of a search, or its "
+            "--storage."
+        )
     if kind is None:
         raise InvalidStorage(f"{path} says nothing of its kind. Give {STORAGES}.")
     if create:
