@@ -215,9 +215,9 @@ def test_a_study_of_something_else_is_told(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_told(storage: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert "cannot be written" in error(storage, "--output", blocked / "report.html")
+    assert "Cannot write" in error(storage, "--output", blocked / "report.html")
     (tmp_path / "taken.html").mkdir()
-    assert "cannot be written" in error(storage, "--output", tmp_path / "taken.html")
+    assert "Cannot write" in error(storage, "--output", tmp_path / "taken.html")
 
 
 def test_many_studies_are_not_all_listed(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_file_is_what_its_name_says_and_stays_what_it_is(tmp_path: Path, name:
         open_storage(str(path), create=False)
     assert not path.exists()
     storage = open_storage(str(path), create=True)
-    assert isinstance(getattr(storage, "_backend", storage), kind)
+    assert isinstance(storage, kind)
     optuna.create_study(study_name="s", storage=storage)
     for other in (name, "other", "other.db", "other.log"):
         copy = tmp_path / other
@@ -55,10 +55,9 @@ def test_a_journal_serves_workers_the_report_and_the_dashboard(tmp_path: Path) -
     study = optuna.load_study(study_name="s", storage=journal)
     history = StudyRecords(study).history()
     assert len(set(history.shapes.values())) == len(history.trained) == 4
-    claims = [
-        json.loads(str(t.system_attrs["shape:claim"]).replace("'", '"')) for t in study.trials
-    ]
-    assert len({claim["worker"] for claim in claims}) == 2
+    claims = [str(trial.system_attrs) for trial in study.trials]
+    workers = {re.search(r"'worker': '([^']+)'", claim)[1] for claim in claims}  # type: ignore[index]
+    assert len(workers) == 2
     result = CliRunner().invoke(app, ["report", path, "--output", str(tmp_path / "page.html")])
     assert result.exit_code == 0, result.output
     with serving(path) as (url, _):
@@ -112,7 +111,7 @@ def test_who_waits_is_told_which_studies_there_are(tmp_path: Path) -> None:
     assert "no study 's'. There is 'shapes'." in join(path, output=tmp_path / "out")[1]
     optuna.create_study(study_name="s", storage=storage)
     assert "Its shapes are not all measured yet." in join(path, output=tmp_path / "out")[1]
-    assert optuna.get_all_study_names(storage) == ["s", "shapes"]
+    assert sorted(optuna.get_all_study_names(storage)) == ["s", "shapes"]
     assert not (tmp_path / "out").exists()
 
 
