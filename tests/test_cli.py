@@ -117,7 +117,11 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
 
     monkeypatch.setattr(optuna.Trial, "report", interrupt)
-    assert run(*question, output=tmp_path)[0] == EXIT_INTERRUPTED
+    arguments = ["search", *question, "--json", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == EXIT_INTERRUPTED
+    assert json.loads(result.stdout)["error"]["kind"] == "Interrupted"
+    assert "Go on with:" in result.stderr
     (kept,) = tmp_path.glob("*/progress-1x4-0.safetensors")
     content = kept.read_bytes()
     reports: list[tuple[int, bool]] = []

@@ -38,7 +38,7 @@ def report(
         typer.Option(
             help="HTML file to write, or a folder for report.html, or report-STUDY.html where the "
             "storage holds several studies; a CSV of all shapes, in SI units, is written beside "
-            "it. By default in the folder of the search.",
+            "it. By default in the folder that holds the study.",
             show_default=False,
         ),
     ] = None,
@@ -85,10 +85,12 @@ def _target(output: Path, study: Study) -> Path:
 
 
 def _published(folder: Path, problem: ShapeProblem, study: Study) -> Path | None:
-    """Where a search in this folder has kept the network of the answer, if it has."""
-    answer, path = problem.best(study), folder / study.study_name / "answer"
-    with contextlib.suppress(InvalidCheckpoint, OSError):
-        _, info = load_checkpoint(path, problem.space)
-        if answer is not None and info.shape == answer.shape:
-            return path
+    """Where a search beside its storage, or in the usual folder, keeps the answer's network."""
+    answer = problem.best(study)
+    for place in (folder, Path(OUTPUT)):
+        path = place / study.study_name / "answer"
+        with contextlib.suppress(InvalidCheckpoint, OSError):
+            _, info = load_checkpoint(path, problem.space)
+            if answer is not None and info.shape == answer.shape:
+                return path
     return None
