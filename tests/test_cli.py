@@ -28,6 +28,7 @@ from optuna_shape.cli import EXIT_BAD_INPUT
 from optuna_shape.cli import EXIT_FAILED
 from optuna_shape.cli import EXIT_INTERRUPTED
 from optuna_shape.cli import EXIT_NO_ANSWER
+from optuna_shape.cli import EXIT_TOO_NOISY
 from optuna_shape.cli import app
 from optuna_shape.cli._job import Job
 from optuna_shape.cli._space import make_space
@@ -119,7 +120,11 @@ def test_an_interrupted_training_goes_on(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(optuna.Trial, "report", interrupt)
-    assert run(*question, output=tmp_path)[0] == EXIT_INTERRUPTED
+    arguments = ["search", *question, "--json", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == EXIT_INTERRUPTED
+    assert json.loads(result.stdout)["error"]["kind"] == "Interrupted"
+    assert "Go on with:" in result.stderr
     (kept,) = tmp_path.glob("*/progress-1x4-0.safetensors")
     content = kept.read_bytes()
     reports: list[tuple[int, bool]] = []
@@ -248,15 +253,17 @@ def test_a_script_reads_json(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(app, ["search", *question, "--goal", "beauty"])
     assert result.exit_code == EXIT_BAD_INPUT
-    assert result.stdout == ""
-    assert "Unknown goal" in result.stderr
+    (error,) = json.loads(result.stdout).values()
+    assert error["kind"] == "InvalidProblem"
+    assert error["message"].startswith("Unknown goal 'beauty'")
+    assert f"InvalidProblem: {error['message']}" in result.stderr.replace("\n", " ")
 
 
 def test_an_output_that_is_no_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, text = run(*SMALL, "--constraint", "size <= 1 MB", output=tmp_path / "file")
     assert code == EXIT_BAD_INPUT
-    assert "cannot be made" in text
+    assert f"Cannot write {tmp_path / 'file'}: File exists." in text
 
 
 def test_quiet_says_the_answer_only(tmp_path: Path) -> None:
@@ -314,12 +321,12 @@ def test_an_interruption_ends_all_workers_and_keeps_what_they_have(
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        out, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == EXIT_INTERRUPTED
-    assert "Interrupted" in out
+    assert "Interrupted" in errors
     assert "Traceback" not in errors
     (study,) = studies(tmp_path)
     assert [t.user_attrs["reason"] for t in study.trials] == ["interrupted", "interrupted"]
@@ -441,7 +448,7 @@ def test_measure_repeats_in_processes_of_their_own() -> None:
         (["--dtype", "int8"], "dtype"),
         (["--classes", "1"], "Give 2 or more"),
         (["--output", "/dev/null/shapes.csv"], "Cannot write"),
-        (["--output", "/"], "Cannot write"),
+        (["--output", "/"], "let it end in .csv"),
         (["--output", "/tmp/shapes.html"], "let it end in .csv"),
     ],
 )
@@ -453,6 +460,43 @@ def test_bad_input_of_measure_is_told_in_a_line(
     assert code == EXIT_BAD_INPUT
     assert "Traceback" not in text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_reads_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "shapes.csv"
+    limit = ["--constraint", "size <= 50 kB", "--output", str(path)]
+    result = CliRunner().invoke(app, ["measure", *GRID, *limit, "--json"])
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    assert said["written"] == [str(path), str(path.with_suffix(".html"))]
+    assert said["constraints"] == ["size <= 50 kB"]
+    assert (said["feasible"], len(said["rows"])) == (2, 4)
+    space = DesignSpace([1, 2], [4, 8])
+    sizes = TableMeter(path).measure(space, space.shapes, "size")
+    for row, shape in zip(said["rows"], space.shapes):
+        assert (row["depth"], row["width"]) == shape
+        assert row["size"] == sizes[shape].value
+        assert (row["verdict"] == "within") == (row["size"] <= 50e3)
+    measured = TableMeter(path).measure(space, [Shape(1, 4)], "latency")[Shape(1, 4)]
+    first = said["rows"][0]
+    ends = (measured.value, measured.low, measured.high)
+    assert (first["latency"], first["latency_low"], first["latency_high"]) == ends
+
+    quiet = CliRunner().invoke(app, ["measure", *GRID, *limit, "--quiet"])
+    assert quiet.stdout.splitlines() == [
+        "2 of 4 shapes are within every limit.",
+        f"Written: {path} for TableMeter, {path.with_suffix('.html')} as a picture.",
+    ]
+
+
+def test_a_program_reads_how_far_sessions_lie_apart() -> None:
+    result = CliRunner().invoke(app, ["measure", *GRID, "--repeat", "2", "--depth", "1", "--json"])
+    assert result.exit_code == 0
+    said = json.loads(result.stdout)
+    assert said["sessions"] == 2
+    assert [(row["depth"], row["width"]) for row in said["rows"]] == [(1, 4), (1, 8)]
+    assert all(len(row["latencies"]) == 2 for row in said["rows"])
+    assert said["guard"] >= 2 * said["sigma"] >= 0
 
 
 def families(**environment: str) -> list[str]:
@@ -642,12 +686,45 @@ def test_workers_that_all_fail_are_no_success(own: Path, tmp_path: Path) -> None
     assert code == EXIT_FAILED
 
 
+NOISY = """
+from multiprocessing import parent_process
+
+from torch import nn
+
+from optuna_shape import DesignSpace
+from optuna_shape import NoisyMachine
+
+
+class Net(nn.Sequential):
+    def forward(self, x):
+        if self.training and parent_process():
+            raise NoisyMachine("too much else runs here")
+        return super().forward(x)
+
+
+def noisy(depth, width, input_shape, classes):
+    def build(shape):
+        return Net(nn.Flatten(), nn.Linear(144, shape.width), nn.Linear(shape.width, classes))
+
+    return DesignSpace(depth, width, build, input_shape=input_shape)
+"""
+
+
+def test_workers_that_find_the_machine_too_noisy_say_so(own: Path, tmp_path: Path) -> None:
+    (own / "own_noisy.py").write_text(NOISY)
+    question = [*SMALL, "--family", "own_noisy:noisy", "--constraint", "size <= 1 GB"]
+    code, text = run(*question, "--workers", "2", "--trials", "2", output=tmp_path)
+    assert code == EXIT_TOO_NOISY
+    assert "NoisyMachine: too much else runs here" in text
+    assert "NoisyMachine: None of 2 workers has ended as it should." in text
+
+
 @pytest.mark.parametrize("storage", ["sqlite://", "sqlite:///:memory:"])
 def test_workers_need_a_storage_that_they_share(storage: str, tmp_path: Path) -> None:
     question = [*SMALL, "--constraint", "size <= 1 MB", "--storage", storage]
     code, text = run(*question, "--workers", "2", output=tmp_path)
     assert code == EXIT_BAD_INPUT
-    assert "sqlite:///shapes.db" in text
+    assert "Leave --storage out, or give a .db or .sqlite file" in text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 from optuna_shape import DesignSpace
@@ -18,7 +17,6 @@ from optuna_shape.cli import EXIT_BAD_INPUT
 from optuna_shape.cli import app
 from optuna_shape.cli._checkpoints import load_network
 from optuna_shape.cli._compress import _same
-from optuna_shape.cli._compress import compress
 from optuna_shape.cli._space import make_space
 from optuna_shape.compress.packed import load_packed
 from optuna_shape.compress.packed import save_packed
@@ -29,13 +27,11 @@ from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import evaluate
 from optuna_shape.train.trainer import train
 
-APP = typer.Typer(pretty_exceptions_enable=False)
-APP.command()(compress)
 SHORT = ["--trials", "4", "--epochs", "1", "--device", "cpu"]
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(APP, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, ["compress", *map(str, arguments)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -137,6 +133,28 @@ def test_the_same_seed_writes_the_same_to_another_folder(
     assert len(list(answer.parent.iterdir())) == 2
 
 
+def test_a_script_reads_what_was_found(answer: Path, images: Path) -> None:
+    code, text = run(answer, "--data", images, "--accuracy-drop", "5%", *SHORT, "--json")
+    assert code == 0
+    said = json.loads(text)
+    ends = (".packed", "-curve.csv", "-curve.html")
+    assert said["written"] == [str(answer.with_name(f"answer{end}")) for end in ends]
+    model, info = load_packed(answer.with_name("answer.packed"))
+    properties = {name: said[name] for name in ("accuracy", "test_accuracy")}
+    assert info.properties == properties
+    assert said["accuracy_before"] - said["accuracy"] <= 0.05 + 1e-9
+    assert said["size"] == answer.with_name("answer.packed").stat().st_size
+    assert said["plain_size"] == sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert said["setting"]["k"] >= 2
+    assert said["verified"] is True
+
+    code, text = run(answer, "--data", images, "--accuracy-drop", "5%", *SHORT, "--quiet")
+    assert code == 0
+    first, *rest = text.splitlines()
+    assert first.startswith("Chosen: ")
+    assert len(rest) == 3
+
+
 def test_where_nothing_is_within_the_drop_the_network_stays(answer: Path, images: Path) -> None:
     settings = json.loads(answer.with_suffix(".json").read_text())
     settings["properties"]["accuracy"] = 0.1234
@@ -212,7 +230,7 @@ def test_a_file_of_other_bits_is_not_the_same(answer: Path, tmp_path: Path) -> N
         (["--data", "digits"], "are 1x12x12, and the network takes 1x8x8"),
         (["--device", "cuda:99"], "There is no device cuda:99"),
         (["--family", "resnet"], "InvalidProblem: --family resnet is built in"),
-        (["--output", "/dev/null/x"], "Cannot write to /dev/null/x: Not a directory"),
+        (["--output", "/dev/null/x"], "Cannot write /dev/null/x: Not a directory"),
     ],
 )
 def test_bad_input_is_told_in_a_line(

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from torch import nn
 from typer.testing import CliRunner
 
 from optuna_shape import DesignSpace
 from optuna_shape.cli import EXIT_BAD_INPUT
-from optuna_shape.cli._export import EXIT_NOT_VERIFIED
-from optuna_shape.cli._export import export
+from optuna_shape.cli import EXIT_NOT_VERIFIED
+from optuna_shape.cli import app
 from optuna_shape.cli._space import make_space
 from optuna_shape.constraints import format_quantity
 from optuna_shape.families import mlp
@@ -25,13 +24,11 @@ from optuna_shape.train.checkpoint import load_checkpoint
 from optuna_shape.train.checkpoint import save_checkpoint
 from optuna_shape.train.recipe import Recipe
 
-APP = typer.Typer(pretty_exceptions_enable=False)
-APP.command()(export)
 INPUT = (1, 12, 12)
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(APP, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -119,6 +116,21 @@ def test_a_batch_size_of_its_own(tmp_path: Path) -> None:
     assert "torch.zeros(3, 5)" in text
     assert "batches of 3." in text
     assert text.count("latency of the program") == 1
+
+
+def test_a_script_reads_what_was_written(answer: Path) -> None:
+    code, text = run(answer, "--json")
+    assert code == 0
+    said = json.loads(text)
+    names = ("answer.pt2", "answer.safetensors", "answer.json")
+    assert said["written"] == [str(answer.with_name(name)) for name in names]
+    assert (said["family"], said["depth"], said["width"]) == ("resnet", 2, 4)
+    assert said["parameters"] == sum(p.numel() for p in load_checkpoint(answer)[0].parameters())
+    assert said["verified"] is said["difference"] is said["latency_ratios"] is None
+    said = json.loads(run(answer, "--json", "--verify")[1])
+    assert said["verified"] is True
+    assert 0 <= said["difference"] < 1e-4
+    assert set(said["latency_ratios"]) == {"1", "32"}
 
 
 @pytest.mark.gpu
@@ -228,6 +240,9 @@ def test_a_program_that_computes_something_else_is_not_verified(own: Path) -> No
     assert code == EXIT_NOT_VERIFIED
     assert "NOT verified: the outputs of the exported program differ" in text
     assert "by 1 of the largest output, at a batch of " in text
+    code, text = run(own / "two", *OPTIONS, "--family-option", "kind=two", "--verify", "--json")
+    assert code == EXIT_NOT_VERIFIED
+    assert json.loads(text)["verified"] is False
 
 
 def one_line(code: int, text: str) -> str:
@@ -269,7 +284,7 @@ def test_what_is_wrong_with_ones_own_is_told_in_a_line(
         (["--batch-size", "0"], "--batch-size '0' is no number of inputs"),
         (["--batch-size", "many"], "--batch-size 'many' is no number of inputs"),
         (["--device", "cuda:99"], "There is no device cuda:99"),
-        (["--output", "/dev/null/x"], "Failed: Cannot write to /dev/null/x: Not a directory"),
+        (["--output", "/dev/null/x"], "NotWritten: Cannot write /dev/null/x: Not a directory"),
     ],
 )
 def test_bad_input_is_told_in_a_line(answer: Path, arguments: list[str], said: str) -> None:

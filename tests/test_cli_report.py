@@ -186,7 +186,42 @@ def test_several_studies_need_a_name(storage: Path, tmp_path: Path) -> None:
     assert "--study-name" in line
     assert "There is 'digits', 'other'" in error(storage, "--study-name", "third")
     assert run(storage, "--study-name", "other", "--output", tmp_path)[0] == 0
-    assert "Shape search: other" in (tmp_path / "report.html").read_text()
+    assert "Shape search: other" in (tmp_path / "report-other.html").read_text()
+
+
+def test_studies_of_one_storage_do_not_overwrite_each_other(storage: Path, tmp_path: Path) -> None:
+    make_study(database(storage), "a/b")
+    for name in ("digits", "a/b"):
+        assert run(tmp_path, "--study-name", name)[0] == 0
+    for name, file in (("digits", "digits"), ("a/b", "a-b")):
+        assert f"Shape search: {name}" in (tmp_path / f"report-{file}.html").read_text()
+        assert (tmp_path / f"report-{file}.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.pdf", "new.v2"])
+def test_a_name_of_another_kind_is_refused(storage: Path, tmp_path: Path, name: str) -> None:
+    line = error(storage, "--output", tmp_path / name)
+    assert f"Give {(tmp_path / name).with_suffix('.html')}, say" in line
+    assert not (tmp_path / name).exists()
+    # A folder that is there may have any name.
+    (tmp_path / name).mkdir()
+    assert run(storage, "--output", tmp_path / name)[0] == 0
+    assert (tmp_path / name / "report.html").is_file()
+
+
+def test_a_program_reads_what_a_study_has_found(storage: Path, tmp_path: Path) -> None:
+    code, text = run(storage, "--json")
+    assert code == 0
+    said = json.loads(text)
+    study = optuna.load_study(study_name="digits", storage=database(storage))
+    assert said["study"] == "digits"
+    assert said["constraints"] == ["latency <= 1 ms"]
+    assert (said["shapes"], said["feasible"], said["trained"]) == (6, 6, 2)
+    answer = said["answer"]
+    assert answer["accuracy"] == study.best_value
+    assert (answer["depth"], answer["width"]) == tuple(study.best_params.values())
+    assert answer["checkpoint"] is None
+    assert said["written"] == [str(tmp_path / name) for name in ("report.html", "report.csv")]
 
 
 def test_a_storage_without_studies_is_told(tmp_path: Path) -> None:
@@ -205,9 +240,9 @@ def test_a_study_of_something_else_is_told(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_told(storage: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert "cannot be written" in error(storage, "--output", blocked / "report.html")
+    assert "Cannot write" in error(storage, "--output", blocked / "report.html")
     (tmp_path / "taken.html").mkdir()
-    assert "cannot be written" in error(storage, "--output", tmp_path / "taken.html")
+    assert "Cannot write" in error(storage, "--output", tmp_path / "taken.html")
 
 
 def test_many_studies_are_not_all_listed(tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ def refused(*arguments: str, before: str = "") -> str:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
-    (line,) = ended.stdout.splitlines()
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
     return line
 
 
@@ -166,7 +167,7 @@ def test_what_is_missing_is_said_in_a_line(database: str, tmp_path: Path) -> Non
         line = refused(database, "--study-name", "shapes", "--port", port)
     assert f"Port {port} of 127.0.0.1 is taken. Choose another with --port" in line
     assert "holds no shape problem" in refused(database, "--study-name", "other")
-    assert "no database" in refused(f"sqlite:///{tmp_path / 'none.db'}")
+    assert "There is no file" in refused(f"sqlite:///{tmp_path / 'none.db'}")
     hidden = "import sys; sys.modules['optuna_dashboard'] = None; "
     line = refused(database, "--study-name", "shapes", before=hidden)
     assert "pip install 'optuna_shape[dashboard]'" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,38 @@ class LoadedNetwork:
     def input_shape(self) -> tuple[int, ...]:
         assert self.space.input_shape is not None  # `rebuild` and `make_space` see to it.
         return self.space.input_shape
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "family": self.space.name,
+            **self.shape._asdict(),
+            "parameters": self.parameters,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.space.name}, depth {self.shape.depth}, width {self.shape.width}"
+
+
+def own_family(
+    function: str | None, options: Sequence[str], input_shape: tuple[int, ...], classes: int
+) -> OwnFamily | None:
+    """Return what ``--family`` names, if it was given.
+
+    Raises:
+        InvalidProblem: It is built in, or its options were given without it.
+    """
+    if function is not None:
+        return OwnFamily(function, tuple(options), input_shape, classes)
+    if options:
+        raise InvalidProblem(
+            "--family-option is for --family module:function; a built-in family is told by the "
+            "checkpoint."
+        )
+    return None
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -1,17 +1,21 @@
-"""What the commands have in common: options, how they are read, and how errors are told."""
+"""What the commands have in common: how they speak, how errors are told, how texts are read."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
+import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Any
 from typing import TypeVar
 
 import optuna
@@ -27,7 +31,7 @@ from optuna_shape.errors import InvalidSpace
 from optuna_shape.errors import NoFeasibleShape
 from optuna_shape.errors import NoisyMachine
 from optuna_shape.errors import ShapeError
-from optuna_shape.families import FAMILIES
+from optuna_shape.report.measured import check_writable
 
 _T = TypeVar("_T")
 
@@ -38,92 +42,30 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_NO_ANSWER = 3
 EXIT_NOT_VERIFIED = 4
+EXIT_TOO_NOISY = 5
 EXIT_INTERRUPTED = 130
 
 # Seconds in which further signals to end say nothing new.
 _GRACE = 5.0
 
-# Headings of the help, under which options stand.
-NETWORKS, QUESTION, TRAINING = "Networks", "Question", "Training"
-DEVICE, WORKERS, KEPT, SAID = "Device", "Workers and length", "What is kept", "What is said"
+# Of typer's own copy of click, or of the one that is installed.
+_UsageError: Any = typer.BadParameter.__base__
 
-Family = Annotated[
-    str,
-    typer.Option(
-        help=f"Networks to choose from: {', '.join(FAMILIES)}, or a function of your own as "
-        "module:function. `optuna-shape families` says more.",
-        rich_help_panel=NETWORKS,
-    ),
-]
-FamilyOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="An option of the family, may be repeated: variant=bottleneck.",
-        show_default=False,
-        rich_help_panel=NETWORKS,
-    ),
-]
-OwnFunction = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODULE:FUNCTION",
-        help="Of a network of your own: the function that the search was given.",
-        show_default=False,
-    ),
-]
-Depth = Annotated[
-    str | None,
-    typer.Option(
-        help="Depths, such as 1-6 or 1,2,4; by default those of the family.",
-        show_default=False,
-        rich_help_panel=NETWORKS,
-    ),
-]
-Width = Annotated[
-    str | None,
-    typer.Option(
-        help="Widths, such as 8-12 or 8,16; by default those of the family.",
-        show_default=False,
-        rich_help_panel=NETWORKS,
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(help="Measure and train on: auto, cpu, cuda or cuda:1.", rich_help_panel=DEVICE),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Inputs per call whose latency and energy are measured.",
-        rich_help_panel=DEVICE,
-    ),
-]
-Threads = Annotated[
-    int,
-    typer.Option(min=1, help="CPU threads, of measuring and of training.", rich_help_panel=DEVICE),
-]
-MaxNoise = Annotated[
-    float,
-    typer.Option(
-        help="How much this machine's pace may vary, as a share, to be measured on.",
-        rich_help_panel=DEVICE,
-    ),
-]
-Watts = Annotated[
-    float | None,
-    typer.Option(
-        help="Power of the device under load. Energy is then no measurement, but an estimate of "
-        "watts x latency.",
-        show_default=False,
-        rich_help_panel=DEVICE,
-    ),
-]
-LIMITS = (
-    "A limit, may be repeated: 'latency <= 2 ms', 'size <= 500 kB', 'energy <= 40 mJ', "
-    "'latency <= 60 % of (9, 16)'"
-)
+
+class WorkersFailed(ShapeError):
+    """No worker of a search has ended as it should."""
+
+
+class NotWritten(ShapeError):
+    """A file that was asked for cannot be written."""
+
+
+#: Errors that do not mean that the question has to be asked otherwise.
+_CODES: dict[type[ShapeError], int] = {
+    NoFeasibleShape: EXIT_NO_ANSWER,
+    NoisyMachine: EXIT_TOO_NOISY,
+    WorkersFailed: EXIT_FAILED,
+}
 
 
 def quiet() -> None:
@@ -146,34 +88,59 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def say_json(value: Mapping[str, object]) -> None:
+    """Print the one object that ``--json`` promises."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def warn(text: str) -> None:
+    """Say something that ends nothing."""
+    _tell("Warning", "yellow", text)
+
+
 @contextlib.contextmanager
-def errors_in_a_line(console: Console) -> Iterator[None]:
+def errors_in_a_line(*, as_json: bool = False) -> Iterator[None]:
     """What a user can mend is said in one line; anything else keeps its traceback.
 
+    It goes to standard error; for a program, one JSON object goes to standard output.
+
     Raises:
-        typer.Exit: Something was said.
+        SystemExit: Something was said.
     """
     try:
         yield
-    except ShapeError as error:
-        hint = ""
-        if isinstance(error, NoisyMachine) and "max_noise" in str(error):
-            hint = " Here: --max-noise 0.5, say."
-        elif isinstance(error, EnergyUnavailable):
-            hint = " Here: --watts 45."
-        _print_error(console, error, f"{error}{hint}")
-        no_answer = isinstance(error, NoisyMachine | NoFeasibleShape)
-        raise typer.Exit(EXIT_NO_ANSWER if no_answer else EXIT_BAD_INPUT) from None
     except Exception as error:
-        cause = _storage_failure(error)
-        if cause is None:
-            raise
-        text = (
-            f"The storage fails: {' '.join(str(cause).split())}. What it holds is kept; once it "
-            "answers again, go on by the same command."
-        )
-        _print_error(console, cause, text)
-        raise typer.Exit(EXIT_FAILED) from None
+        kind, text, code = _explain(error)
+        _tell(kind, "red", text)
+        if as_json:
+            say_json({"error": {"kind": kind, "message": text}})
+        sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, str, int]:
+    """Return the name of an error that can be mended, what to say of it, and the exit code.
+
+    Raises:
+        Exception: Itself, if it is none.
+    """
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, ShapeError):
+        if isinstance(error, NoisyMachine) and "max_noise" in text:
+            text += " Here: --max-noise 0.5, say."
+        elif isinstance(error, EnergyUnavailable):
+            text += " Here: --watts 45."
+        codes = (code for one, code in _CODES.items() if isinstance(error, one))
+        return kind, text, next(codes, EXIT_BAD_INPUT)
+    if isinstance(error, _UsageError):
+        return kind, error.format_message(), EXIT_BAD_INPUT
+    cause = _storage_failure(error)
+    if cause is None:
+        raise error
+    text = (
+        f"The storage fails: {' '.join(str(cause).split())}. What it holds is kept; once it "
+        "answers again, go on by the same command."
+    )
+    return type(cause).__name__, text, EXIT_FAILED
 
 
 def _storage_failure(error: BaseException | None) -> BaseException | None:
@@ -186,12 +153,48 @@ def _storage_failure(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _print_error(console: Console, error: BaseException, text: str) -> None:
+def _tell(kind: str, style: str, text: str) -> None:
+    console = make_console(stderr=True)
     console.print(
-        Text.assemble((f"{type(error).__name__}:", "red"), f" {text}"),
+        Text.assemble((f"{kind}:", style), f" {text}"),
         # A program that reads it finds it in one line; a person sees whole words.
         soft_wrap=not console.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell a file or folder that cannot be written by its name.
+
+    Raises:
+        NotWritten: It cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(
+            f"Cannot write {error.filename or path}: {error.strerror}. Name a place of your own "
+            "by --output."
+        ) from None
+
+
+def make_room(*files: Path) -> None:
+    """Make the folder of files, and find out whether they can be written, without touching any.
+
+    Raises:
+        NotWritten: One cannot.
+    """
+    for path in files:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(path)
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -241,6 +244,8 @@ def integers(text: str | None, option: str) -> tuple[int, ...] | None:
             raise InvalidSpace(
                 f"{option} {text!r} is too many; give fewer than {_MOST_INTEGERS} integers."
             )
+        if not values:
+            raise InvalidSpace(f"{option} {text!r} counts down; write it like 1-6 or 4,8,16.")
         result += values
     return tuple(result)
 

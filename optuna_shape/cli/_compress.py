@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,16 +16,27 @@ from rich.console import Console
 from rich.table import Table
 
 from optuna_shape.cli._checkpoints import LoadedNetwork
-from optuna_shape.cli._checkpoints import OwnFamily
 from optuna_shape.cli._checkpoints import find_checkpoint
 from optuna_shape.cli._checkpoints import load_network
+from optuna_shape.cli._checkpoints import own_family
 from optuna_shape.cli._common import EXIT_NOT_VERIFIED
-from optuna_shape.cli._common import FamilyOption
-from optuna_shape.cli._common import OwnFunction
-from optuna_shape.cli._common import Threads
-from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import make_room
 from optuna_shape.cli._common import say
+from optuna_shape.cli._common import say_json
+from optuna_shape.cli._common import writing
+from optuna_shape.cli._declared import IMAGES
+from optuna_shape.cli._declared import AsJson
+from optuna_shape.cli._declared import Checkpoint
+from optuna_shape.cli._declared import DataRoot
+from optuna_shape.cli._declared import Device
+from optuna_shape.cli._declared import FamilyOption
+from optuna_shape.cli._declared import Folder
+from optuna_shape.cli._declared import OwnFunction
+from optuna_shape.cli._declared import Quiet
+from optuna_shape.cli._declared import Seed
+from optuna_shape.cli._declared import Threads
+from optuna_shape.cli._studies import OUTPUT
 from optuna_shape.compress.coding import as_columns
 from optuna_shape.compress.measures import Bits
 from optuna_shape.compress.measures import measure_tensor
@@ -41,11 +53,8 @@ from optuna_shape.compress.weights import weights_of
 from optuna_shape.constraints import format_quantity
 from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
-from optuna_shape.errors import ShapeError
 from optuna_shape.measure import DeviceMeter
 from optuna_shape.report.compression import write_curve
-from optuna_shape.report.measured import check_writable
-from optuna_shape.train.data import DATASETS
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
 from optuna_shape.train.recipe import Recipe
@@ -56,18 +65,8 @@ _CURVE = "-curve"
 _NEAR = 0.02
 
 
-class CompressionNotWritten(ShapeError):
-    """A file of the compressed network cannot be written."""
-
-
 def compress(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            help="What a search saved, with or without suffix, or the --output of a search that "
-            "holds one answer."
-        ),
-    ] = Path("optuna-shape-output"),
+    checkpoint: Checkpoint = Path(OUTPUT),
     accuracy_drop: Annotated[
         str,
         typer.Option(
@@ -78,93 +77,77 @@ def compress(
         str | None,
         typer.Option(
             help="The images that the network was trained on, as the search was told: "
-            f"{', '.join(DATASETS)}, a folder with a folder of images for each class, or a .npz "
-            "file. No checkpoint tells them.",
+            f"{IMAGES}. No checkpoint tells them.",
             show_default=False,
         ),
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="OPTUNA_SHAPE_DATA",
-            help="Folder where torchvision's data sets lie, or are downloaded to; by default "
-            "~/.cache/optuna_shape.",
-            show_default=False,
-        ),
-    ] = None,
+    data_root: DataRoot = None,
     trials: Annotated[int, typer.Option(min=1, help="How many settings to try.")] = 20,
     epochs: Annotated[
         int,
         typer.Option(min=1, help="Epochs to retrain for after pruning, and again after sharing."),
     ] = 5,
-    device: Annotated[str, typer.Option(help="Retrain on: auto, cpu, cuda or cuda:1.")] = "auto",
+    device: Device = "auto",
     threads: Threads = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the decisions and of the trainings.")] = 0,
+    seed: Seed = 0,
     family: OwnFunction = None,
     family_option: FamilyOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the files; by default that of the checkpoint.", show_default=False
-        ),
-    ] = None,
+    output: Folder = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compress a trained network: the fewest bits within a drop of validation accuracy.
 
     Tries how far weights can be pruned and how few values they can share, retraining each time.
     Writes NAME.packed, and all that was tried as NAME-curve.csv and NAME-curve.html.
     """
-    console = make_console()
-    with errors_in_a_line(console):
-        drop = _fraction(accuracy_drop)
-        where = DeviceMeter(device=device).setting.device
-        torch.set_num_threads(threads)
-        source = find_checkpoint(checkpoint)
-        if data is None:
-            raise InvalidProblem(
-                "No checkpoint tells which images its network was trained on. Name them by "
-                "--data, as the search was told: digits, say, which is its default."
-            )
-        target = (output or source.parent) / source.name
-        _check_writable(target)  # Before minutes of training, not after.
-        with console.status("Loading the data ..."):
-            images = load(data, root=data_root)
-        own = None
-        if family is not None:
-            shape = tuple(images.train_x.shape[1:])
-            own = OwnFamily(family, tuple(family_option or ()), shape, images.classes)
-        elif family_option:
-            raise InvalidProblem(
-                "--family-option is for --family module:function; a built-in family is told by "
-                "the checkpoint."
-            )
-        network = load_network(source, own, where)
-        _check_fits(network, images)
-        recipe = _recipe(network, source)
+    console, last = make_console(quiet=quiet or as_json), make_console(quiet=as_json)
+    drop = _fraction(accuracy_drop)
+    where = DeviceMeter(device=device).setting.device
+    torch.set_num_threads(threads)
+    source = find_checkpoint(checkpoint)
+    if data is None:
+        raise InvalidProblem(
+            "No checkpoint tells which images its network was trained on. Name them by "
+            "--data, as the search was told: digits, say, which is its default."
+        )
+    target = (output or source.parent) / source.name
+    with console.status("Loading the data ..."):
+        images = load(data, root=data_root)
+    shape = tuple(images.train_x.shape[1:])
+    own = own_family(family, family_option or (), shape, images.classes)
+    network = load_network(source, own, where)
+    _check_fits(network, images)
+    recipe = _recipe(network, source)
+    make_room(*_files(target))  # Before minutes of training, not after.
 
-        def report(point: Point) -> None:
-            say(console, _told(point), *_doubts(point, network, images))
+    def report(point: Point) -> None:
+        say(console, _told(point), *_doubts(point, network, images))
 
-        torch.manual_seed(seed)  # Some layers draw from it.
-        with console.status("Compressing the network ..."):
-            found = search(
-                network.model,
-                images,
-                drop=drop,
-                trials=trials,
-                epochs=epochs,
-                seed=seed,
-                device=where,
-                recipe=recipe,
-                report=report,
-            )
-        test = evaluate(network.model, images.test_x, images.test_y.to(where))
-        packed = _write(target, network, found, test, recipe, drop)
-        _show(console, target, network, found, packed, test)
-        if not _same(target, network):
-            say(console, f"NOT verified: {target}{SUFFIX} does not hold the network to the bit.")
-            raise typer.Exit(EXIT_NOT_VERIFIED)
-        say(console, f"Loaded {target}{SUFFIX} again: the same network, to the bit.")
+    torch.manual_seed(seed)  # Some layers draw from it.
+    with console.status("Compressing the network ..."):
+        found = search(
+            network.model,
+            images,
+            drop=drop,
+            trials=trials,
+            epochs=epochs,
+            seed=seed,
+            device=where,
+            recipe=recipe,
+            report=report,
+        )
+    test = evaluate(network.model, images.test_x, images.test_y.to(where))
+    packed = _write(target, network, found, test, recipe, drop)
+    _show(console, last, target, network, found, packed, test)
+    same = _same(target, network)
+    if as_json:
+        say_json(_as_json(target, network, found, test, same))
+    if not same:
+        wrong = f"NOT verified: {target}{SUFFIX} does not hold the network to the bit."
+        say(make_console(stderr=True), wrong)
+        raise typer.Exit(EXIT_NOT_VERIFIED)
+    say(console, f"Loaded {target}{SUFFIX} again: the same network, to the bit.")
 
 
 def _fraction(text: str) -> float:
@@ -186,21 +169,6 @@ def _files(target: Path) -> tuple[Path, ...]:
     # with_suffix would cut names that hold a dot.
     suffixes = (SUFFIX, f"{_CURVE}.csv", f"{_CURVE}.html")
     return tuple(target.with_name(target.name + suffix) for suffix in suffixes)
-
-
-def _check_writable(target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for path in _files(target):
-            check_writable(path)
-    except OSError as error:
-        raise _unwritable(target.parent, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> CompressionNotWritten:
-    return CompressionNotWritten(
-        f"Cannot write to {folder}: {error.strerror}. Name a folder of your own by --output."
-    )
 
 
 def _check_fits(network: LoadedNetwork, images: Data) -> None:
@@ -265,7 +233,7 @@ def _write(
     """Write all files; return how each tensor was packed."""
     packed, table, _ = _files(target)
     known = {"accuracy": found.best.accuracy, "test_accuracy": test}
-    try:
+    with writing(target.parent):
         tensors = save_packed(
             packed,
             network.model,
@@ -274,9 +242,7 @@ def _write(
             known,
             recipe=None if network.recipe is None else recipe,
         )
-        write_curve(table.with_suffix(""), found, _name(network), drop)
-    except OSError as error:
-        raise _unwritable(target.parent, error) from error
+        write_curve(table.with_suffix(""), found, str(network), drop)
     return tensors
 
 
@@ -291,8 +257,31 @@ def _same(target: Path, network: LoadedNetwork) -> bool:
     )
 
 
+def _as_json(
+    target: Path, network: LoadedNetwork, found: Compression, test: float, same: bool
+) -> dict[str, object]:
+    best = found.best
+    return {
+        **network.as_json(),
+        "setting": None if best.setting is None else asdict(best.setting),
+        "size": _files(target)[0].stat().st_size,
+        "plain_size": _plain_size(network),
+        "accuracy_before": found.trained.accuracy,
+        "accuracy": best.accuracy,
+        "test_accuracy": test,
+        "verified": same,
+        "written": [str(path) for path in _files(target)],
+    }
+
+
+def _plain_size(network: LoadedNetwork) -> int:
+    """Bytes of all tensors as they were trained."""
+    return sum(tensor.nbytes for tensor in network.model.state_dict().values())
+
+
 def _show(
     console: Console,
+    last: Console,
     target: Path,
     network: LoadedNetwork,
     found: Compression,
@@ -320,9 +309,9 @@ def _show(
     size = _files(target)[0].stat().st_size
     before, after = found.trained.accuracy, found.best.accuracy
     say(
-        console,
+        last,
         f"Chosen: {_told(found.best)}",
-        f"{_name(network)}: {whole.plain_bytes / size:.2f} times smaller, "
+        f"{network}: {whole.plain_bytes / size:.2f} times smaller, "
         f"{format_quantity('size', whole.plain_bytes)} of weights in a file of "
         f"{format_quantity('size', size)}; {whole.representation_bits:.0f} representation bits.",
         f"Validation accuracy: {100 * before:.2f} % before, {100 * after:.2f} % after. "
@@ -332,12 +321,12 @@ def _show(
     )
     if found.best.setting is None:
         say(
-            console,
+            last,
             "No smaller network is within the drop. Retrain for more --epochs, try more --trials, "
             "or allow a larger --accuracy-drop.",
         )
     if "ans" in formats.values():
-        say(console, "To read the packed file, constriction has to be installed there too.")
+        say(last, "To read the packed file, constriction has to be installed there too.")
 
 
 def _cells(bits: Bits) -> list[str]:
@@ -359,10 +348,6 @@ def _told(point: Point) -> str:
     return (
         f"{setting.percentile:g} % pruned, {setting.k} values by {setting.method}{rounded}: {size}"
     )
-
-
-def _name(network: LoadedNetwork) -> str:
-    return f"{network.space.name}, depth {network.shape.depth}, width {network.shape.width}"
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

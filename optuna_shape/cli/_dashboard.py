@@ -17,9 +17,9 @@ from wsgiref.simple_server import make_server
 import typer
 from optuna.study import Study
 
-from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import make_console
 from optuna_shape.cli._common import say
+from optuna_shape.cli._common import warn
 from optuna_shape.cli._served import mending
 from optuna_shape.cli._studies import OUTPUT
 from optuna_shape.cli._studies import Storage
@@ -51,20 +51,19 @@ def dashboard(
     Unlike the command `optuna-dashboard`, it shows shapes that miss a constraint as infeasible.
     """
     console = make_console()
-    with errors_in_a_line(console):
-        study = open_study(storage, study_name)
-        pages = _pages(study)
-        with _server(study, host, port) as server, contextlib.suppress(KeyboardInterrupt):
-            if StudyRecords(study).is_screened():
-                with console.status("Drawing the figures ..."):
-                    pages.refresh(study)
-            else:
-                say(console, "No shape has been measured yet, so there is nothing to draw.")
-            say(console, f"The study {study.study_name} is shown at:")
-            say(console, f"http://{host}:{server.server_port}{_PATH}{study._study_id}")
-            say(console, "Ctrl-C ends it.")
-            threading.Thread(target=_follow, args=(study,), daemon=True).start()
-            server.serve_forever()
+    study = open_study(storage, study_name)
+    pages = _pages(study)
+    with _server(study, host, port) as server, contextlib.suppress(KeyboardInterrupt):
+        if StudyRecords(study).is_screened():
+            with console.status("Drawing the figures ..."):
+                pages.refresh(study)
+        else:
+            say(console, "No shape has been measured yet, so there is nothing to draw.")
+        say(console, f"The study {study.study_name} is shown at:")
+        say(console, f"http://{host}:{server.server_port}{_PATH}{study._study_id}")
+        say(console, "Ctrl-C ends it.")
+        threading.Thread(target=_follow, args=(study,), daemon=True).start()
+        server.serve_forever()
 
 
 class DashboardUnavailable(ShapeError):
@@ -80,13 +79,21 @@ def _pages(study: Study) -> ShapeDashboard:
 
 def _follow(study: Study) -> None:
     """Draw anew what a search that still runs has found, at a small share of the time."""
-    while not StudyRecords(study).is_screened():
-        time.sleep(_POLL)
-    pages, rest = _pages(study), _POLL  # Only now the study says on what it was measured.
+    pages, rest, failing = None, _POLL, False
     while True:
         time.sleep(rest)
         start = time.monotonic()
-        pages.refresh(study, anew=False)
+        try:
+            if pages is None and StudyRecords(study).is_screened():
+                pages = _pages(study)  # Only now the study says on what it was measured.
+            if pages is not None:
+                pages.refresh(study, anew=False)
+            failing = False
+        except Exception as error:  # The storage may be away for a moment.
+            if not failing:
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                warn(f"What the search finds cannot be read ({reason}). The pages follow later.")
+            failing = True
         rest = max(_POLL, _REST * (time.monotonic() - start))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -20,14 +19,17 @@ from typing import Any
 import optuna
 import torch
 from optuna.storages import BaseStorage
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-from sqlalchemy.exc import ArgumentError
 
 from optuna_shape.callbacks import ShapeTerminator
+from optuna_shape.cli._common import writing
 from optuna_shape.cli._space import check_network
 from optuna_shape.cli._space import make_space
+from optuna_shape.cli._studies import OUTPUT
+from optuna_shape.cli._studies import StudyUnavailable
+from optuna_shape.cli._studies import find_study
+from optuna_shape.cli._studies import open_storage
 from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import StudyMismatch
@@ -62,10 +64,8 @@ DEFAULT_CONSTRAINTS = (
 # Of the epochs, what a network that has inherited is trained for; see benchmarks/transfer.py.
 _HEIRS_SHARE = 0.7
 _RECIPE = Recipe()
-# Seconds to wait for an SQLite file that others write to; its own default is 5.
-_SQLITE_TIMEOUT = 60
-# Seconds between two looks for measurements of another worker.
-_POLL = 1.0
+# Seconds between two looks for measurements of another worker, and between words about that.
+_POLL, _WORD = 1.0, 60.0
 
 _logger = logging.getLogger(f"optuna.{__name__}")
 
@@ -92,8 +92,9 @@ class Job:
     max_noise: float = 0.1
     watts: float | None = None
     train_only: bool = False
+    wait: float = 30.0
     seed: int = 0
-    output: Path = Path("optuna-shape-output")
+    output: Path = Path(OUTPUT)
     storage: str | None = None
     study_name: str | None = None
 
@@ -141,16 +142,13 @@ class Job:
             epochs=self.epochs,
         )
         name = self.study_name or self._study_name(problem, images)
-        try:
+        # What was named comes first, as it may be wrong: then nothing has been made.
+        storage = None if self.storage is None else open_storage(self.storage, create=True)
+        with writing(self.output):
             self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidProblem(
-                f"--output {self.output} cannot be made: {error.strerror}. Name a folder that can "
-                "be written to."
-            ) from error
         study = optuna.create_study(
             study_name=name,
-            storage=_open_storage(self.storage or f"sqlite:///{self.output / 'study.db'}"),
+            storage=storage or open_storage(str(self.output), create=True),
             load_if_exists=True,
             direction=problem.direction,
             sampler=ShapeSampler(problem, seed=self.seed),
@@ -167,18 +165,32 @@ class Job:
                 "--train-only joins a search that is under way elsewhere. Give the --storage and "
                 "--study-name of the worker that measures, and the same question."
             )
-        storage, said = _open_storage(self.storage), False
+        storage: BaseStorage | None = None
+        signs: dict[str, int] = {}
+        changed, said = time.monotonic(), -math.inf
         while True:
-            with contextlib.suppress(KeyError):  # There is no such study yet.
-                study = optuna.load_study(study_name=self.study_name, storage=storage)
-                screening = StudyRecords(study).screening()
+            try:
+                storage = storage or open_storage(self.storage, create=False)
+                records = StudyRecords(find_study(storage, self.storage, self.study_name))
+                screening, why = records.screening(), "Its shapes are not all measured yet."
                 if screening is not None:
                     return str(screening["fingerprint"])
-            if not said:
-                said = True
+                if (beats := records.other_leases()) != signs:  # Measuring may take its time.
+                    changed, signs = time.monotonic(), beats
+            except StudyUnavailable as error:
+                why = str(error)
+            now = time.monotonic()
+            if now - changed > 60 * self.wait:
+                raise StudyUnavailable(
+                    f"For {self.wait:g} minutes nobody has measured the shapes of "
+                    f"{self.study_name!r}. {why} Check that --storage and --study-name are those "
+                    "of a worker without --train-only, and that it runs; --wait gives it longer."
+                )
+            if now - said > _WORD:
+                said = now
                 _logger.warning(
                     f"Waiting for a worker that measures the shapes of {self.study_name!r}: one "
-                    "on the device that they are for, without --train-only."
+                    f"on the device that they are for, without --train-only. {why}"
                 )
             time.sleep(_POLL)
 
@@ -360,27 +372,6 @@ def _end_if_alone() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise KeyboardInterrupt
-
-
-def _open_storage(url: str) -> BaseStorage:
-    """Open a storage; Optuna's defaults do not fit searches of days on many workers.
-
-    Raises:
-        InvalidProblem: The address is none, or what it needs is not installed.
-        SQLAlchemyError: It cannot be reached.
-    """
-    options: dict[str, Any] = {"pool_pre_ping": True}  # A server may have been restarted.
-    if url.startswith("sqlite"):
-        # Many workers write at once, and one of them has the file at a time.
-        options = {"connect_args": {"timeout": _SQLITE_TIMEOUT}}
-    try:
-        return RDBStorage(url, engine_kwargs=options)
-    except (ArgumentError, ImportError) as error:
-        raise InvalidProblem(
-            f"--storage cannot be opened: {error.__cause__ or error}. Give an address like "
-            "sqlite:///shapes.db or postgresql+psycopg://user@host/database, and install its "
-            "driver."
-        ) from error
 
 
 def _check_training(study: optuna.Study, training: dict[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import math
 from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 from typing import Literal
@@ -15,24 +16,32 @@ from rich.console import Console
 from rich.markup import escape
 
 from optuna_shape.cli._common import EXIT_INTERRUPTED
-from optuna_shape.cli._common import LIMITS
-from optuna_shape.cli._common import BatchSize
-from optuna_shape.cli._common import Depth
-from optuna_shape.cli._common import Device
-from optuna_shape.cli._common import Family
-from optuna_shape.cli._common import FamilyOption
-from optuna_shape.cli._common import MaxNoise
-from optuna_shape.cli._common import Threads
-from optuna_shape.cli._common import Watts
-from optuna_shape.cli._common import Width
 from optuna_shape.cli._common import choose
-from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import integers
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import make_room
 from optuna_shape.cli._common import say
+from optuna_shape.cli._common import say_json
 from optuna_shape.cli._common import sizes
+from optuna_shape.cli._common import writing
+from optuna_shape.cli._declared import LIMITS
+from optuna_shape.cli._declared import AsJson
+from optuna_shape.cli._declared import BatchSize
+from optuna_shape.cli._declared import Classes
+from optuna_shape.cli._declared import Depth
+from optuna_shape.cli._declared import Device
+from optuna_shape.cli._declared import Family
+from optuna_shape.cli._declared import FamilyOption
+from optuna_shape.cli._declared import InputShape
+from optuna_shape.cli._declared import MaxNoise
+from optuna_shape.cli._declared import Quiet
+from optuna_shape.cli._declared import Seed
+from optuna_shape.cli._declared import Threads
+from optuna_shape.cli._declared import Watts
+from optuna_shape.cli._declared import Width
 from optuna_shape.cli._space import check_network
 from optuna_shape.cli._space import make_space
+from optuna_shape.cli._studies import OUTPUT
 from optuna_shape.decide.design import spread as spread_points
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.filters import Measurer
@@ -47,7 +56,6 @@ from optuna_shape.measure.repeat import spread
 from optuna_shape.measure.running import Timing
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.report.grid_map import write_map
-from optuna_shape.report.measured import check_writable
 from optuna_shape.report.measured import session_table
 from optuna_shape.report.measured import shape_table
 from optuna_shape.report.measured import spread_lines
@@ -68,10 +76,8 @@ def measure(
     family_option: FamilyOption = None,
     depth: Depth = None,
     width: Width = None,
-    input_shape: Annotated[
-        str, typer.Option(help="Shape of one input, such as 3x32x32.")
-    ] = "1x12x12",
-    classes: Annotated[int, typer.Option(help="Outputs of the networks.")] = 10,
+    input_shape: InputShape = "1x12x12",
+    classes: Classes = 10,
     constraint: Annotated[
         list[str] | None,
         typer.Option(help=f"{LIMITS}. By default none.", show_default=False),
@@ -125,79 +131,81 @@ def measure(
             "their own, and how far these lie apart (A/A).",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, inputs and order of measuring.")] = 0,
+    seed: Seed = 0,
     output: Annotated[
         Path, typer.Option(help="CSV file to write; a picture in HTML is written beside it.")
-    ] = Path("optuna-shape-output/shapes.csv"),
+    ] = Path(OUTPUT, "shapes.csv"),
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the shapes of a family on this device, without training any.
 
     Prints a table and writes it as CSV, which `TableMeter` reads: a search on another machine can
     decide by it. Without limits, every shape is measured.
     """
-    console = make_console()
-    with errors_in_a_line(console):
-        space = make_space(
-            family,
-            family_option or (),
-            depth=integers(depth, "--depth"),
-            width=integers(width, "--width"),
-            input_shape=sizes(input_shape),
-            classes=classes,
+    console = make_console(quiet=quiet or as_json)
+    space = make_space(
+        family,
+        family_option or (),
+        depth=integers(depth, "--depth"),
+        width=integers(width, "--width"),
+        input_shape=sizes(input_shape),
+        classes=classes,
+    )
+    meter = DeviceMeter(
+        device=device,
+        batch_size=batch_size,
+        quantile=quantile,
+        dtype=dtype,
+        channels_last=channels_last,
+        compile=compile,
+        threads=threads,
+        timing=choose(_TIMINGS, timing, "timing"),
+        energy="counter" if watts is None else "estimate",
+        watts=watts,
+        guard=guard,
+        max_noise=max_noise,
+        seed=seed,
+    )
+    check_network(family, space, classes, meter.setting.device)
+    problem = ShapeProblem(
+        space,
+        "accuracy",
+        constraint or (),
+        meter=meter,
+        filter_mode=choose(_MODES, mode, "mode"),
+    )
+    if problem.accuracy_bound is not None:
+        raise InvalidProblem(
+            "Accuracy is learned by training, and nothing is trained here; leave "
+            f"'{next(c for c in problem.constraints if c.property == 'accuracy')}' out of "
+            "measure."
         )
-        meter = DeviceMeter(
-            device=device,
-            batch_size=batch_size,
-            quantile=quantile,
-            dtype=dtype,
-            channels_last=channels_last,
-            compile=compile,
-            threads=threads,
-            timing=choose(_TIMINGS, timing, "timing"),
-            energy="counter" if watts is None else "estimate",
-            watts=watts,
-            guard=guard,
-            max_noise=max_noise,
-            seed=seed,
-        )
-        check_network(family, space, classes, meter.setting.device)
-        problem = ShapeProblem(
-            space,
-            "accuracy",
-            constraint or (),
-            meter=meter,
-            filter_mode=choose(_MODES, mode, "mode"),
-        )
-        if problem.accuracy_bound is not None:
-            raise InvalidProblem(
-                "Accuracy is learned by training, and nothing is trained here; leave "
-                f"'{next(c for c in problem.constraints if c.property == 'accuracy')}' out of "
-                "measure."
-            )
-        energy = energy or any(c.property == "energy" for c in problem.constraints)
-        if repeat is None:
-            _measure(console, problem, meter, energy, output)
-        elif problem.constraints or energy:
-            raise InvalidProblem(
-                "--repeat compares latencies, without limits; leave --constraint and --energy out."
-            )
+    energy = energy or any(c.property == "energy" for c in problem.constraints)
+    if repeat is None:
+        grid, files = _measure(console, problem, meter, energy, output)
+        if as_json:
+            say_json(_as_json(problem, grid, files))
         else:
-            _repeat(console, space, meter, repeat)
+            _show(console, make_console(), problem, grid, files)
+    elif problem.constraints or energy:
+        raise InvalidProblem(
+            "--repeat compares latencies, without limits; leave --constraint and --energy out."
+        )
+    else:
+        _repeat(console, space, meter, repeat, as_json)
 
 
 def _measure(
     console: Console, problem: ShapeProblem, meter: DeviceMeter, energy: bool, output: Path
-) -> None:
-    """Measure a grid; what was measured is written also if this is interrupted."""
+) -> tuple[Screening, tuple[Path, Path]]:
+    """Measure a grid, and write it; what was measured is written also if this is interrupted."""
     space = problem.space
-    with _writing(output):  # Before minutes of measuring, not after.
-        output.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(output)
-    picture = output.with_suffix(".html")
-    if picture == output:
+    if output.suffix.lower() != ".csv":
         raise InvalidProblem(f"--output {output} names the CSV file; let it end in .csv.")
     if energy and meter.watts is None:
-        find_counter(meter.setting.device)  # Likewise.
+        find_counter(meter.setting.device)  # Before minutes of measuring, not after.
+    make_room(output)  # Likewise.
     with console.status("Measuring the shapes ...") as status:
 
         def say_progress(quantity: str, new: Mapping[Shape, Measurement]) -> None:
@@ -219,26 +227,58 @@ def _measure(
         except BaseException as error:
             # Beside the output: that may hold more, from before.
             partial = output.with_suffix(f".partial{output.suffix}")
-            with _writing(partial):
+            with writing(partial):
                 write_csv(partial, Screening(meter.fingerprint, {}, {}, measurer.known))
-            kept = f"What was measured is kept in {partial}, without verdicts."
-            if not isinstance(error, KeyboardInterrupt):
-                say(console, kept)
-                raise
-            say(console, f"Interrupted. {kept}")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-    with _writing(output):
+            said = "Interrupted. " if isinstance(error, KeyboardInterrupt) else ""
+            kept = f"{said}What was measured is kept in {partial}, without verdicts."
+            say(make_console(stderr=True), kept)
+            raise
+    picture = output.with_suffix(".html")
+    with writing(output):
         write_csv(output, grid)
         write_map(picture, space, grid)
-    lines = [f"Written: {output} for TableMeter, {picture} as a picture."]
-    if problem.constraints:
-        lines.insert(0, f"{len(grid.feasible)} of {len(space)} shapes are within every limit.")
+    return grid, (output, picture)
+
+
+def _show(
+    console: Console, last: Console, problem: ShapeProblem, grid: Screening, files: Sequence[Path]
+) -> None:
     console.print(f"Measured on {escape(grid.fingerprint)}", highlight=False)
     console.print(shape_table(grid), highlight=False)
-    say(console, *lines)
+    if problem.constraints:
+        feasible, shapes = len(grid.feasible), len(problem.space)
+        say(last, f"{feasible} of {shapes} shapes are within every limit.")
+    say(last, f"Written: {files[0]} for TableMeter, {files[1]} as a picture.")
 
 
-def _repeat(console: Console, space: DesignSpace, meter: DeviceMeter, repeat: int) -> None:
+def _as_json(problem: ShapeProblem, grid: Screening, files: Sequence[Path]) -> dict[str, object]:
+    """What was measured of each shape; null where it cannot run, or was not measured."""
+    rows = []
+    for shape in problem.space.shapes:
+        row: dict[str, object] = {**shape._asdict()}
+        for name, known in grid.measurements.items():
+            ends = ("value",) if name in COUNTED else ("value", "low", "high")
+            for end in ends:
+                key = name if end == "value" else f"{name}_{end}"
+                row[key] = _finite(getattr(known.get(shape), end, None))
+        verdict = grid.verdicts.get(shape)
+        rows.append({**row, "verdict": None if verdict is None else verdict.status})
+    return {
+        "fingerprint": grid.fingerprint,
+        "constraints": [str(constraint) for constraint in problem.constraints],
+        "feasible": len(grid.feasible),
+        "rows": rows,
+        "written": [str(path) for path in files],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _repeat(
+    console: Console, space: DesignSpace, meter: DeviceMeter, repeat: int, as_json: bool
+) -> None:
     """Measure some shapes in several processes, and show how far these lie apart."""
     shapes = _spread_out(space, _REPEATED)
     sessions: list[Mapping[Shape, Measurement]] = []
@@ -251,13 +291,25 @@ def _repeat(console: Console, space: DesignSpace, meter: DeviceMeter, repeat: in
                 )
                 sessions.append(measure_elsewhere(meter, space, shapes, "latency"))
     except KeyboardInterrupt:
-        console.print(f"Interrupted; {len(sessions)} of {repeat} sessions are complete.")
+        said = f"Interrupted; {len(sessions)} of {repeat} sessions are complete."
+        say(make_console(stderr=True), said)
         if len(sessions) < 2:
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+            raise
     latencies = {shape: [session[shape].value for session in sessions] for shape in shapes}
-    console.print(f"Measured on {escape(meter.fingerprint)}", highlight=False)
-    console.print(session_table(latencies), highlight=False)
-    say(console, *spread_lines(spread(latencies)))
+    found = spread(latencies)
+    if as_json:
+        rows = [
+            {**shape._asdict(), "latencies": [_finite(value) for value in values]}
+            for shape, values in latencies.items()
+        ]
+        say_json(
+            {"fingerprint": meter.fingerprint, "sessions": len(sessions), "rows": rows}
+            | {**asdict(found), "guard": found.guard}
+        )
+    else:
+        console.print(f"Measured on {escape(meter.fingerprint)}", highlight=False)
+        console.print(session_table(latencies), highlight=False)
+        say(make_console(), *spread_lines(found))
     if len(sessions) < repeat:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -273,14 +325,3 @@ def _spread_out(space: DesignSpace, count: int) -> list[Shape]:
     # By place in the grid, as widths often double from one to the next.
     places = np.array([(i / rows, j / columns) for i in range(rows) for j in range(columns)])
     return sorted(space.shapes[i] for i in spread_points(places, count))
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise typer.BadParameter(
-            f"Cannot write {path}: {error.strerror}. Name a file in a folder of your own.",
-            param_hint="--output",
-        ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,39 +10,45 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from optuna_shape.cli._common import EXIT_FAILED
 from optuna_shape.cli._common import EXIT_INTERRUPTED
 from optuna_shape.cli._common import EXIT_NO_ANSWER
-from optuna_shape.cli._common import KEPT
-from optuna_shape.cli._common import LIMITS
-from optuna_shape.cli._common import QUESTION
-from optuna_shape.cli._common import SAID
-from optuna_shape.cli._common import TRAINING
-from optuna_shape.cli._common import WORKERS
-from optuna_shape.cli._common import BatchSize
-from optuna_shape.cli._common import Depth
-from optuna_shape.cli._common import Device
-from optuna_shape.cli._common import Family
-from optuna_shape.cli._common import FamilyOption
-from optuna_shape.cli._common import MaxNoise
-from optuna_shape.cli._common import Threads
-from optuna_shape.cli._common import Watts
-from optuna_shape.cli._common import Width
+from optuna_shape.cli._common import EXIT_TOO_NOISY
+from optuna_shape.cli._common import WorkersFailed
 from optuna_shape.cli._common import ends_as_interrupts
-from optuna_shape.cli._common import errors_in_a_line
 from optuna_shape.cli._common import integers
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say_json
+from optuna_shape.cli._declared import IMAGES
+from optuna_shape.cli._declared import KEPT
+from optuna_shape.cli._declared import LIMITS
+from optuna_shape.cli._declared import QUESTION
+from optuna_shape.cli._declared import TRAINING
+from optuna_shape.cli._declared import WORKERS
+from optuna_shape.cli._declared import AsJson
+from optuna_shape.cli._declared import BatchSize
+from optuna_shape.cli._declared import DataRoot
+from optuna_shape.cli._declared import Depth
+from optuna_shape.cli._declared import Device
+from optuna_shape.cli._declared import Family
+from optuna_shape.cli._declared import FamilyOption
+from optuna_shape.cli._declared import MaxNoise
+from optuna_shape.cli._declared import Quiet
+from optuna_shape.cli._declared import Seed
+from optuna_shape.cli._declared import Threads
+from optuna_shape.cli._declared import Watts
+from optuna_shape.cli._declared import Width
 from optuna_shape.cli._job import Job
 from optuna_shape.cli._job import Search
 from optuna_shape.cli._options import options_of
 from optuna_shape.cli._options import read_options
+from optuna_shape.cli._studies import STORAGES
+from optuna_shape.cli._studies import as_json as study_as_json
 from optuna_shape.cli._workers import run_workers
 from optuna_shape.constraints import GOALS
 from optuna_shape.errors import InvalidProblem
-from optuna_shape.problem import Answer
+from optuna_shape.errors import NoisyMachine
 from optuna_shape.records import StudyRecords
 from optuna_shape.report.live import SearchDisplay
-from optuna_shape.train.data import DATASETS
 from optuna_shape.train.recipe import Recipe
 
 _RECIPE = options_of(Recipe)
@@ -54,22 +59,9 @@ def search(
     family_option: FamilyOption = None,
     data: Annotated[
         str,
-        typer.Option(
-            help=f"Images to train on: {', '.join(DATASETS)}, a folder with a folder of images "
-            "for each class, or a .npz file with images x and classes y.",
-            rich_help_panel=TRAINING,
-        ),
+        typer.Option(help=f"Images to train on: {IMAGES}.", rich_help_panel=TRAINING),
     ] = Job.data,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="OPTUNA_SHAPE_DATA",
-            help="Folder where torchvision's data sets lie, or are downloaded to; by default "
-            "~/.cache/optuna_shape.",
-            show_default=False,
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    data_root: DataRoot = None,
     depth: Depth = None,
     width: Width = None,
     goal: Annotated[
@@ -139,15 +131,16 @@ def search(
             min=1, help="Most trials to run; no limit by default.", rich_help_panel=WORKERS
         ),
     ] = None,
-    seed: Annotated[
-        int,
+    wait: Annotated[
+        float,
         typer.Option(
+            metavar="MINUTES",
             min=0,
-            max=2**32 - 1,
-            help="Seed of the decisions and of the trainings.",
-            rich_help_panel=TRAINING,
+            help="With --train-only: how long to wait while nobody measures.",
+            rich_help_panel=WORKERS,
         ),
-    ] = Job.seed,
+    ] = Job.wait,
+    seed: Seed = Job.seed,
     output: Annotated[
         Path,
         typer.Option(help="Folder for the study and the trained networks.", rich_help_panel=KEPT),
@@ -155,7 +148,8 @@ def search(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="Optuna storage, such as sqlite:///shapes.db; by default in --output.",
+            help=f"Optuna storage: {STORAGES}. By default study.db in --output.",
+            show_default=False,
             rich_help_panel=KEPT,
         ),
     ] = None,
@@ -165,17 +159,8 @@ def search(
             help="Name of the study; by default made of the question.", rich_help_panel=KEPT
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the answer only.", rich_help_panel=SAID)
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON object at the end, in SI units, and errors to standard error.",
-            rich_help_panel=SAID,
-        ),
-    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search the shape that fits the constraints best, training only a few.
 
@@ -183,43 +168,41 @@ def search(
     The same command resumes a search that was interrupted.
     """
     console = make_console(quiet=quiet or as_json)
-    errors = make_console(stderr=as_json)
-    with errors_in_a_line(errors):
-        job = Job(
-            family=family,
-            family_options=tuple(family_option or ()),
-            data=data,
-            data_root=data_root,
-            depth=integers(depth, "--depth"),
-            width=integers(width, "--width"),
-            goal=goal,
-            constraints=tuple(constraint or ()),
-            epochs=epochs,
-            recipe=_read_recipe(recipe or []),
-            transfer=transfer,
-            prune=prune,
-            device=device,
-            batch_size=batch_size,
-            threads=threads,
-            max_noise=max_noise,
-            watts=watts,
-            train_only=train_only,
-            seed=seed,
-            output=output,
-            storage=storage,
-            study_name=study_name,
-        )
-        with console.status("Loading the data ..."):
-            opened = job.open()
-        _search(console, errors, opened, workers, trials)
-        _conclude(opened, console, as_json)
+    job = Job(
+        family=family,
+        family_options=tuple(family_option or ()),
+        data=data,
+        data_root=data_root,
+        depth=integers(depth, "--depth"),
+        width=integers(width, "--width"),
+        goal=goal,
+        constraints=tuple(constraint or ()),
+        epochs=epochs,
+        recipe=_read_recipe(recipe or []),
+        transfer=transfer,
+        prune=prune,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+        max_noise=max_noise,
+        watts=watts,
+        train_only=train_only,
+        wait=wait,
+        seed=seed,
+        output=output,
+        storage=storage,
+        study_name=study_name,
+    )
+    with console.status("Loading the data ..."):
+        opened = job.open()
+    _search(console, opened, workers, trials)
+    _conclude(opened, console, as_json)
 
 
-def _search(
-    console: Console, errors: Console, search: Search, workers: int, trials: int | None
-) -> None:
+def _search(console: Console, search: Search, workers: int, trials: int | None) -> None:
     problem, study, images = search.problem, search.study, search.images
-    display, troubles = (SearchDisplay(problem, study, c) for c in (console, errors))
+    display = SearchDisplay(problem, study, console)
+    troubles = SearchDisplay(problem, study, make_console(stderr=True))
     display.question(images.name, len(images.train_x), len(images.validation_x))
     codes: dict[Path, int] = {}
     try:
@@ -240,7 +223,11 @@ def _search(
         if code:
             troubles.worker_failed(log, code)
     if codes and all(codes.values()):
-        raise typer.Exit(EXIT_FAILED)
+        noisy = set(codes.values()) == {EXIT_TOO_NOISY}
+        raise (NoisyMachine if noisy else WorkersFailed)(
+            f"None of {len(codes)} workers has ended as it should. Their logs in {search.folder} "
+            "say why; what they trained before is kept."
+        )
 
 
 def _conclude(search: Search, console: Console, as_json: bool) -> None:
@@ -251,37 +238,12 @@ def _conclude(search: Search, console: Console, as_json: bool) -> None:
     checkpoint, test = (None, None) if answer is None else search.publish(answer)
     display = SearchDisplay(problem, study, make_console(quiet=as_json))
     if as_json:
-        typer.echo(json.dumps(_as_json(search, answer, test, checkpoint), indent=2))
+        weights = None if checkpoint is None else f"{checkpoint}.safetensors"
+        say_json(study_as_json(problem, study, test_accuracy=test, checkpoint=weights))
     if answer is None:
         display.no_answer()
         raise typer.Exit(EXIT_NO_ANSWER)
     display.answer(answer, test, checkpoint)
-
-
-def _as_json(
-    search: Search, answer: Answer | None, test: float | None, checkpoint: Path | None
-) -> dict[str, object]:
-    study, records = search.study, StudyRecords(search.study)
-    found = None
-    if answer is not None:
-        found = {
-            **answer.shape._asdict(),
-            **{search.problem.screen(study).label(n): getattr(answer, n) for n in GOALS},
-            "test_accuracy": test,
-            "trial": answer.trial.number,
-            "note": answer.note,
-            "checkpoint": None if checkpoint is None else f"{checkpoint}.safetensors",
-        }
-    return {
-        "study": study.study_name,
-        "goal": search.problem.goal,
-        "constraints": [str(constraint) for constraint in search.problem.constraints],
-        "shapes": len(search.problem.space),
-        "feasible": len(search.problem.feasible(study)),
-        "trained": len(records.history().accuracies),
-        "stop": records.stop(),
-        "answer": found,
-    }
 
 
 def _read_recipe(texts: list[str]) -> Recipe:

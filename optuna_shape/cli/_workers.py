@@ -16,16 +16,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
-import typer
-from optuna.storages import InMemoryStorage
 
 from optuna_shape.cli._common import EXIT_INTERRUPTED
+from optuna_shape.cli._common import cores
 from optuna_shape.cli._common import ends_as_interrupts
 from optuna_shape.cli._common import errors_in_a_line
-from optuna_shape.cli._common import make_console
 from optuna_shape.cli._common import quiet
 from optuna_shape.cli._job import Job
 from optuna_shape.cli._job import Search
+from optuna_shape.cli._studies import STORAGES
+from optuna_shape.cli._studies import in_memory
 from optuna_shape.errors import InvalidProblem
 
 # Seconds that workers may take to end when they are asked to, and asked again.
@@ -54,10 +54,10 @@ def run_workers(search: Search, workers: int, trials: int | None) -> dict[Path, 
         InvalidProblem: The storage is one that processes cannot share.
         KeyboardInterrupt: On Ctrl-C, after they have ended.
     """
-    if isinstance(search.study._storage, InMemoryStorage) or _in_memory(search.job.storage):
+    if search.job.storage is not None and in_memory(search.job.storage):
         raise InvalidProblem(
             f"--workers {workers} need a storage that processes share, and {search.job.storage} "
-            "is in the memory of one. Leave --storage out, or name a file: sqlite:///shapes.db."
+            f"is in the memory of one. Leave --storage out, or give {STORAGES}."
         )
     shares = [None if trials is None else len(range(i, trials, workers)) for i in range(workers)]
     # Another command may work in the same folder.
@@ -95,8 +95,7 @@ def threads_of(threads: int, workers: int) -> int:
         workers:
             How many there are.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(threads, (cores or 1) // workers))
+    return max(1, min(threads, cores() // workers))
 
 
 def _work(job: Job, trials: int | None, workers: int, log: Path) -> None:
@@ -107,18 +106,12 @@ def _work(job: Job, trials: int | None, workers: int, log: Path) -> None:
     quiet()
     try:
         # As Ctrl-C in a single process: the training at hand is kept and marked as interrupted.
-        with errors_in_a_line(make_console()), ends_as_interrupts():
+        with errors_in_a_line(), ends_as_interrupts():
             search = job.open()
             torch.set_num_threads(threads_of(job.threads, workers))
             search.optimize(trials)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
-
-
-def _in_memory(storage: str | None) -> bool:
-    return storage is not None and (storage == "sqlite://" or ":memory:" in storage)
 
 
 @contextmanager
