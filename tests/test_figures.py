@@ -629,8 +629,8 @@ def not_measured() -> Words:
         "at most 0.2 percentage points lower",
         "measures up to 12 shapes in five processes",
         "the constraints of Optuna 5:",
-        "codes: 0 an answer, 1 all workers failed, 2 bad input, 3 no shape fits, 4 an export",
-        "130 interrupted",
+        *(f"| {code} |" for code in (0, 1, 2, 3, 4, 5, 130)),  # Exit codes.
+        "`--wait` minutes, 30 by default",
         "(0.005 of accuracy, or 5 % of the cost, and 0.05)",
         "The original work reports up to five times less training",
         "optuna-integration 5.0.0, and Ax 1.3.1",

@@ -47,7 +47,8 @@ from optuna_shape.train.recipe import Recipe
 #: What files of packed networks end in.
 SUFFIX = ".packed"
 _MAGIC = b"OShP"
-_FORMAT = 1
+# Format 1 had gaps between the entries that are not zero, also where these are the more.
+_FORMAT = 2
 _LAYOUT = "layout"
 # A network takes at most so many bytes per byte of its file, besides what any machine has. Even of
 # one weight in 10,000 that is not zero, it takes less.
