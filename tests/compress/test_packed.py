@@ -193,8 +193,8 @@ def test_any_missing_or_added_end_is_noticed(saved: Path) -> None:
 
 def test_another_version_is_said(saved: Path) -> None:
     content = saved.read_bytes()
-    saved.write_bytes(content[:4] + b"\x02" + content[5:])
-    with pytest.raises(InvalidCheckpoint, match=r"has format \[2\].*reads format 1"):
+    saved.write_bytes(content[:4] + b"\x01" + content[5:])
+    with pytest.raises(InvalidCheckpoint, match=r"has format \[1\].*reads format 2"):
         load_packed(saved)
 
 
