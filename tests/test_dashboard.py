@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -171,7 +172,8 @@ study.optimize(formula_objective(problem), n_trials=4, callbacks=[held])
 def test_a_process_that_ends_has_drawn_all_and_ends(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 's.db'}"
     command = [sys.executable, "-W", "ignore", "-c", HELD, storage]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
     assert result.returncode == 0, result.stderr
     assert "Pages of the dashboard" not in result.stderr
     study = optuna.load_study(study_name="s", storage=storage)
