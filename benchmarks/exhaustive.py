@@ -13,7 +13,8 @@ search of the same seed saw.
 ``--record`` trains every shape of the grid, whatever the constraints, for every seed, and appends
 each training to a table that other benchmarks replay. It can be interrupted and run again, or be
 told after how many ``--minutes`` to begin no further training. On a GPU, ``--device cuda
---processes 8`` keeps it busy; latency and energy are measured before the first training begins.
+--processes 8`` keeps it busy. Latency and energy are measured before the first training begins,
+and kept in ``FILE-shapes.csv``.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ from optuna_shape import ShapeProblem
 from optuna_shape import ShapeSampler
 from optuna_shape import ShapeTerminator
 from optuna_shape.cli._space import make_space
-from optuna_shape.errors import EnergyUnavailable
 from optuna_shape.families import FAMILIES
-from optuna_shape.measure import count
 from optuna_shape.train.data import DATASETS
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
@@ -263,24 +262,14 @@ def record(
 ) -> None:
     """Train every shape for every seed that the table does not hold yet, while there is time.
 
-    Shapes that are not in the table are measured first, before any training disturbs them.
+    Shapes are measured first, before any training disturbs them, and kept in a file beside.
     """
     deadline = time.monotonic() + 60 * minutes
     _, space = _prepared(setting)
     known = tables.read(path)
     done = {(training.shape, training.seed) for training in known}
-    latencies = {training.shape: training.latency for training in known}
-    energies = {training.shape: training.energy for training in known}
-    missing = [shape for shape in space.shapes if shape not in latencies]
-    if missing:
-        measured = meter.measure(space, missing, "latency", None)
-        latencies.update({shape: measurement.value for shape, measurement in measured.items()})
-        try:
-            measured = meter.measure(space, missing, "energy", None)
-        except EnergyUnavailable as error:
-            print(f"no energy: {error}")
-            measured = {}
-        energies.update({shape: measurement.value for shape, measurement in measured.items()})
+    costs = tables.measured(path.with_name(f"{path.stem}-shapes.csv"), space, meter)
+    energies = costs.get("energy", {})
     # Seed by seed: an interrupted table is complete for the seeds it has.
     left = [(shape, seed) for seed in seeds for shape in space.shapes if (shape, seed) not in done]
     context = multiprocessing.get_context("spawn")
@@ -293,14 +282,11 @@ def record(
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
                 (seconds, curve), (shape, seed) = future.result(), running.pop(future)
-                counts = count(space, shape)
                 training = tables.Training(
                     *shape,
                     seed,
                     seconds,
-                    float(counts.flops or math.nan),
-                    latencies[shape],
-                    float(counts.size_bytes),
+                    *(costs[name][shape] for name in ("flops", "latency", "size")),
                     curve,
                     energies.get(shape, math.nan),
                 )

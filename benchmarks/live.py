@@ -76,7 +76,6 @@ from optuna_shape import DesignSpace
 from optuna_shape import DeviceMeter
 from optuna_shape import Shape
 from optuna_shape.families import FAMILIES
-from optuna_shape.measure import count
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
 from optuna_shape.train.trainer import evaluate
@@ -91,32 +90,6 @@ _AGAIN = 1000
 
 
 # What is measured and trained.
-
-
-def measure(path: Path, space: DesignSpace, meter: DeviceMeter) -> dict[str, dict[Shape, float]]:
-    """FLOPs, latency and size of every shape, from the file; it is made if it is not there.
-
-    Raises:
-        SystemExit: The file is of other shapes.
-    """
-    names = ("flops", "latency", "size")
-    if not path.exists():
-        latencies = meter.measure(space, space.shapes, "latency")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["depth", "width", *names])
-            for shape in space.shapes:
-                counts = count(space, shape)
-                latency = f"{latencies[shape].value:.6g}"
-                writer.writerow([*shape, counts.flops, latency, counts.size_bytes])
-        noise = meter.protocol.noise
-        tables.write_provenance(path, tables.provenance(meter=meter.fingerprint, max_noise=noise))
-    with path.open(newline="") as file:
-        rows = {Shape(int(r["depth"]), int(r["width"])): r for r in csv.DictReader(file)}
-    if tuple(rows) != space.shapes:
-        raise SystemExit(f"{path} was measured for other shapes. Give another --out.")
-    return {name: {shape: float(row[name]) for shape, row in rows.items()} for name in names}
 
 
 class Trainings:
@@ -481,7 +454,7 @@ def main() -> None:
         threads=arguments.threads,
         max_noise=arguments.max_noise,
     )
-    costs = measure(beside["shapes"], space, meter)
+    costs = tables.measured(beside["shapes"], space, meter)
     grid = Grid(f"{data.name}-{arguments.family}", arguments.epochs, costs)
     table = find_table(arguments.table, grid)
     trainings = Trainings(beside["trainings"], space, data, grid)

@@ -7,6 +7,7 @@ after every epoch, separated by blanks, and energy, where the device has a count
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import json
@@ -19,7 +20,11 @@ from typing import Any
 
 import torch
 
+from optuna_shape import DesignSpace
+from optuna_shape import DeviceMeter
 from optuna_shape import Shape
+from optuna_shape.errors import EnergyUnavailable
+from optuna_shape.measure import count
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,38 @@ def _text(value: float | tuple[float, ...]) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)
+
+
+def measured(path: Path, space: DesignSpace, meter: DeviceMeter) -> dict[str, dict[Shape, float]]:
+    """FLOPs, latency, size, and energy where there is a counter, of every shape, from a file.
+
+    It is made if it is not there: all shapes are measured in one session, so that they compare.
+
+    Raises:
+        SystemExit: The file is of other shapes.
+    """
+    names = ("flops", "latency", "size", "energy")
+    if not path.exists():
+        values = {"latency": meter.measure(space, space.shapes, "latency")}
+        with contextlib.suppress(EnergyUnavailable):
+            values["energy"] = meter.measure(space, space.shapes, "energy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["depth", "width", *names])
+            for shape in space.shapes:
+                counts = count(space, shape)
+                latency = _text(values["latency"][shape].value)
+                energy = _text(values["energy"][shape].value) if "energy" in values else ""
+                row = [*shape, counts.flops, latency, counts.size_bytes, energy]
+                writer.writerow(row)
+        write_provenance(path, provenance(meter=meter.fingerprint, max_noise=meter.protocol.noise))
+    with path.open(newline="") as file:
+        rows = {Shape(int(r["depth"]), int(r["width"])): r for r in csv.DictReader(file)}
+    if tuple(rows) != space.shapes:
+        raise SystemExit(f"{path} was measured for other shapes. Give another output file.")
+    known = [name for name in names if all(row.get(name) for row in rows.values())]
+    return {name: {shape: float(row[name]) for shape, row in rows.items()} for name in known}
 
 
 def provenance(**what: Any) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import sqlite3
 import time
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from dashboards import serving
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 from problems import formula_objective
 from test_cli import SMALL
 from typer.testing import CliRunner
@@ -139,20 +136,3 @@ def test_pages_follow_again_once_the_storage_is_back(tmp_path: Path) -> None:
             time.sleep(0.5)
         process.terminate()
         assert process.stdout.read() == ""
-
-
-@pytest.mark.parametrize(("minutes", "state"), [(9, TrialState.RUNNING), (11, TrialState.FAIL)])
-def test_a_training_without_a_sign_of_life_is_dead_after_ten_minutes(
-    minutes: int, state: TrialState, tmp_path: Path
-) -> None:
-    path = tmp_path / "s.db"
-    storage = open_storage(str(path), create=True)
-    assert isinstance(storage, RDBStorage)
-    study = optuna.create_study(storage=storage)
-    storage.record_heartbeat(study.ask()._trial_id)
-    with contextlib.closing(sqlite3.connect(path)) as database, database:
-        ago = f"-{minutes} minutes"
-        change = "update trial_heartbeats set heartbeat = datetime(heartbeat, ?)"
-        assert database.execute(change, [ago]).rowcount == 1
-    study.optimize(lambda trial: 0.0, n_trials=1)
-    assert [trial.state for trial in study.trials] == [state, TrialState.COMPLETE]

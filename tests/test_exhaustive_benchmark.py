@@ -27,6 +27,7 @@ def test_a_table_is_recorded_in_pieces_by_two_processes(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     assert "seed" not in record(path, "--minutes", "0")
     assert not path.exists()
+    measured = (tmp_path / "t-shapes.csv").read_text()
     first = record(path, "--seeds", "0")
     assert first.count("shape") == 4
     rest = record(path, "--processes", "2")
@@ -39,6 +40,7 @@ def test_a_table_is_recorded_in_pieces_by_two_processes(tmp_path: Path) -> None:
         assert training.latency > 0
         assert math.isnan(training.energy) or training.energy > 0
     assert len({t.latency for t in trainings}) == 4, "of one measuring"
+    assert (tmp_path / "t-shapes.csv").read_text() == measured
     # A training is that of its shape and seed, in whatever process.
     again = tmp_path / "again.csv"
     record(again, "--seeds", "2")

@@ -631,6 +631,7 @@ def not_measured() -> Words:
         "the constraints of Optuna 5:",
         *(f"| {code} |" for code in (0, 1, 2, 3, 4, 5, 130)),  # Exit codes.
         "`--wait` minutes, 30 by default",
+        "after a day, or five times the longest training",
         "(0.005 of accuracy, or 5 % of the cost, and 0.05)",
         "The original work reports up to five times less training",
         "optuna-integration 5.0.0, and Ax 1.3.1",

@@ -60,9 +60,6 @@ _SQLITE = b"SQLite format 3\0"
 _JOURNAL = b'{"op_code"'
 # Seconds to wait for an SQLite file that others write to; its own default is 5.
 _SQLITE_TIMEOUT = 60
-# Seconds between two signs of life of a training, and without one until it is taken for dead: long
-# enough for a machine that is suspended or swaps, far shorter than the day that a claim lasts.
-_HEARTBEAT, _GRACE = 60, 600
 _LISTED = 20
 
 
@@ -257,13 +254,7 @@ def _open_database(address: str, create: bool) -> RDBStorage:
             raise StudyUnavailable(
                 f"{_shown(address)} is no storage of Optuna: it has no studies."
             )
-        return RDBStorage(
-            address,
-            engine_kwargs=options,
-            skip_table_creation=not create,
-            heartbeat_interval=_HEARTBEAT,
-            grace_period=_GRACE,
-        )
+        return RDBStorage(address, engine_kwargs=options, skip_table_creation=not create)
     except (ArgumentError, ImportError, RuntimeError) as error:
         raise InvalidStorage(
             f"{_shown(address)} cannot be opened: {error.__cause__ or error}. Give {STORAGES}, "
