@@ -7,8 +7,8 @@
 The series are the residual networks of 20, 32, 44, ... layers: all of the base width, scaled by
 depth alone. For each seed they are really trained. Then, for each of them, a search of the same
 recipe, epochs and seed asks for the shape of the lowest latency, at the largest of
-``--batch-sizes``, whose validation accuracy is at least that of the deep network. Where it finds
-none, the deep network stays, and the ratio is 1.
+``--batch-sizes``, whose validation accuracy is at least that of the deep network, which it is told
+first, as that has been trained. Where it finds none, the deep network stays, and the ratio is 1.
 
 Latencies of the series and of the answers of a seed are measured together at its end, their blocks
 in random turn. The ratio is the deep network's latency over the answer's. Its interval is made of
@@ -104,7 +104,7 @@ class Row:
         answer: The fastest shape found; the deep one where none was.
         answer_validation: The mean over its trainings, as is the next.
         answer_test: Its test accuracy.
-        trainings: Of the search.
+        trainings: Of the search, besides that of the deep network.
         cost: Of these, in trainings of the deep network, by FLOPs.
         stop: Why the search ended: ``certain``, ``hopeless`` or ``all trained``.
         deep_latency: Seconds per call, and the interval.
@@ -328,6 +328,9 @@ def search(trainings: Trainings, meter: TableMeter, deep: Shape, seed: int) -> F
         pruner=optuna.pruners.NopPruner(),  # As the command line does by default.
     )
     trained: Counter[Shape] = Counter()
+    known = deep in problem.space.shapes
+    if known:  # What is asked about has been trained, so the search is told of it.
+        study.enqueue_trial(deep._asdict())
 
     def objective(trial: optuna.Trial) -> float:
         shape = problem.suggest(trial)
@@ -347,6 +350,7 @@ def search(trainings: Trainings, meter: TableMeter, deep: Shape, seed: int) -> F
         seeds = [seed + ANOTHER_SEED * index for index in range(trained[answer])]
         whole = [own for own in seeds if not math.isnan(trainings.validation(answer, own))]
         tests = [trainings.test(answer, own) for own in whole]
+    trained[deep] -= known
     paid = sum(times * trainings.flops(shape) for shape, times in trained.items())
     return Found(
         deep,
