@@ -9,6 +9,7 @@ Study                                 what
 ``shape:seed``                        seed of the decisions, the first sampler's
 ``shape:measured:<run>:<q>:<w>:<i>``  measurements of quantity q at width w, sixteen depths each
 ``shape:screening``                   verdicts on every shape: its presence lets trainings begin
+``shape:unfit``                       why no shape may be trained, where that was found
 ``shape:lease:<worker>``              who measures; changes while its holder is alive
 ``shape:drawing:<worker>``            who writes what a dashboard shows; likewise
 ``shape:drawn``                       what the dashboard's pages were drawn from
@@ -73,6 +74,7 @@ _PROBLEM = "shape:problem"
 _SEED = "shape:seed"
 _MEASURED = "shape:measured"
 _SCREENING = "shape:screening"
+_UNFIT = "shape:unfit"
 _LEASE = "shape:lease"
 _DRAWING = "shape:drawing"
 _DRAWN = "shape:drawn"
@@ -352,6 +354,15 @@ class StudyRecords:
 
     def write_screening(self, screening: Mapping[str, Any]) -> None:
         self._write_json(_SCREENING, screening)
+
+    def unfit(self) -> str | None:
+        """Why no shape may be trained, if that is what was found instead of a screening."""
+        return cast("str | None", self._read_json(_UNFIT))
+
+    def write_unfit(self, reason: str | None) -> None:
+        """Say why no shape may be trained; None takes that back."""
+        if reason is not None or self.unfit() is not None:
+            self._write_json(_UNFIT, reason)
 
     # The measuring lease.
 

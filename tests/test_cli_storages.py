@@ -22,6 +22,7 @@ from test_cli import SMALL
 from typer.testing import CliRunner
 
 from optuna_shape.cli import EXIT_BAD_INPUT
+from optuna_shape.cli import EXIT_NO_ANSWER
 from optuna_shape.cli import app
 from optuna_shape.cli._studies import StudyUnavailable
 from optuna_shape.cli._studies import open_storage
@@ -116,6 +117,18 @@ def test_who_waits_is_told_which_studies_there_are(tmp_path: Path) -> None:
     assert "Its shapes are not all measured yet." in join(path, output=tmp_path / "out")[1]
     assert sorted(optuna.get_all_study_names(storage)) == ["s", "shapes"]
     assert not (tmp_path / "out").exists()
+
+
+def test_who_waits_is_told_that_no_shape_fits(tmp_path: Path) -> None:
+    path, limit = str(tmp_path / "s.db"), ["--constraint", "parameters <= 1"]
+    measuring = ["--storage", path, "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*QUESTION, *limit, *measuring])
+    assert result.exit_code == EXIT_NO_ANSWER
+    told = result.stderr.splitlines()[-1]
+    assert "None of the 6 shapes is within the constraints" in told
+    code, line = join(tmp_path / "s.db", *limit, output=tmp_path / "other")
+    assert (code, line) == (EXIT_NO_ANSWER, told)
+    assert not (tmp_path / "other").exists()
 
 
 def test_pages_follow_again_once_the_storage_is_back(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from optuna_shape.cli._studies import find_study
 from optuna_shape.cli._studies import open_storage
 from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import NoFeasibleShape
 from optuna_shape.errors import StudyMismatch
 from optuna_shape.families import describe
 from optuna_shape.filters import RecordedMeter
@@ -175,6 +176,8 @@ class Job:
                 screening, why = records.screening(), "Its shapes are not all measured yet."
                 if screening is not None:
                     return str(screening["fingerprint"])
+                if (unfit := records.unfit()) is not None:
+                    raise NoFeasibleShape(unfit)
                 if (beats := records.other_leases()) != signs:  # Measuring may take its time.
                     changed, signs = time.monotonic(), beats
             except StudyUnavailable as error:
