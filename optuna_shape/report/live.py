@@ -189,11 +189,6 @@ class SearchDisplay:
             lines = []
         self._say(f"  {lines[-1] if lines else '(nothing)'}")
 
-    def interrupted(self, command: str) -> None:
-        """Say how to go on after Ctrl-C."""
-        self._say("Interrupted. What was measured and trained is kept. Go on with:")
-        self._say(f"  {command}")
-
     def _say(self, *lines: str) -> None:
         # Unwrapped: what is read by a program, or copied, stays in one line.
         for line in lines:
