@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -16,6 +17,7 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.study import StudyDirection
@@ -31,6 +33,7 @@ from optuna_shape.constraints import format_quantity
 from optuna_shape.errors import InvalidAccuracy
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.errors import InvalidSpace
+from optuna_shape.errors import NoFeasibleShape
 from optuna_shape.errors import StudyMismatch
 from optuna_shape.filters import COUNTED_FINGERPRINT
 from optuna_shape.filters import Measurer
@@ -442,6 +445,9 @@ class ShapeProblem:
         return self.screen(study) if stored is None else self._read_screening(records, stored)
 
     def _measure(self, records: StudyRecords) -> Screening:
+        unfit = records.unfit()
+        if unfit is not None and isinstance(self.meter, RecordedMeter):
+            raise NoFeasibleShape(unfit)  # Who can measure asks anew: filters may be others.
         if not records.take_lease(lambda: self._stored_screening(records) is not None):
             screening = self._stored_screening(records)
             assert screening is not None
@@ -450,19 +456,24 @@ class ShapeProblem:
             known = records.measurements(COUNTED_FINGERPRINT)
             known.update(records.measurements(self.fingerprint))
             goals = () if self.goal == ACCURACY else (self.goal,)
-            screening = require_feasible(
-                judge(
-                    self.space,
-                    self.hard_constraints,
-                    Measurer(self.space, self.meter, known, records.write_measurements),
-                    fingerprint=self.fingerprint,
-                    precise=next(iter(goals), None),
-                    needed=goals,
-                    extra=self._counted_besides(),
-                    filters=self.filters,
-                    mode=self.filter_mode,
-                )
+            records.write_unfit(None)
+            screening = judge(
+                self.space,
+                self.hard_constraints,
+                Measurer(self.space, self.meter, known, records.write_measurements),
+                fingerprint=self.fingerprint,
+                precise=next(iter(goals), None),
+                needed=goals,
+                extra=self._counted_besides(),
+                filters=self.filters,
+                mode=self.filter_mode,
             )
+            try:
+                require_feasible(screening)
+            except NoFeasibleShape as error:
+                # Not as a screening, which lets trainings begin: others wait for one.
+                records.write_unfit(str(error))
+                raise
             if records.is_screened():
                 records.clear_stop()  # It rested on the verdicts of another device.
             records.write_screening(screening.to_json())
@@ -642,7 +653,9 @@ class ShapeProblem:
                 records = StudyRecords(trial.study)
                 interrupted = not isinstance(error, Exception) or is_storage_failure(error)
                 failure = INTERRUPTED if interrupted else f"{type(error).__name__}: {error}"
-                records.write_failure(trial._trial_id, failure)
+                # Another process may have ended the trial: that is not to hide what happened here.
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    records.write_failure(trial._trial_id, failure)
                 raise
             return self.record(trial, accuracy)
 

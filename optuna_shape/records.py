@@ -9,6 +9,7 @@ Study                                 what
 ``shape:seed``                        seed of the decisions, the first sampler's
 ``shape:measured:<run>:<q>:<w>:<i>``  measurements of quantity q at width w, sixteen depths each
 ``shape:screening``                   verdicts on every shape: its presence lets trainings begin
+``shape:unfit``                       why no shape may be trained, where that was found
 ``shape:lease:<worker>``              who measures; changes while its holder is alive
 ``shape:drawing:<worker>``            who writes what a dashboard shows; likewise
 ``shape:drawn``                       what the dashboard's pages were drawn from
@@ -19,6 +20,7 @@ user attributes                       the answer so far, in words, for a dashboa
 Trial                                 what
 ------------------------------------  -----------------------------------------------------------
 ``shape:claim``                       the shape this trial is going to train, and by whom
+``shape:found``                       that its end was missing, and another worker stored it
 ``shape:failure``                     why the training failed, or that it was interrupted
 
 Claims. Attributes are last-write-wins, so a claim is written first and verified by reading all
@@ -73,11 +75,13 @@ _PROBLEM = "shape:problem"
 _SEED = "shape:seed"
 _MEASURED = "shape:measured"
 _SCREENING = "shape:screening"
+_UNFIT = "shape:unfit"
 _LEASE = "shape:lease"
 _DRAWING = "shape:drawing"
 _DRAWN = "shape:drawn"
 _STOP = "shape:stop"
 _CLAIM = "shape:claim"
+_FOUND = "shape:found"
 _FAILURE = "shape:failure"
 _CERTAINTY = "shape:certainty"
 _TRAINING = "shape:training"
@@ -353,6 +357,15 @@ class StudyRecords:
     def write_screening(self, screening: Mapping[str, Any]) -> None:
         self._write_json(_SCREENING, screening)
 
+    def unfit(self) -> str | None:
+        """Why no shape may be trained, if that is what was found instead of a screening."""
+        return cast("str | None", self._read_json(_UNFIT))
+
+    def write_unfit(self, reason: str | None) -> None:
+        """Say why no shape may be trained; None takes that back."""
+        if reason is not None or self.unfit() is not None:
+            self._write_json(_UNFIT, reason)
+
     # The measuring lease.
 
     def write_lease(self, beat: int | None) -> None:
@@ -596,6 +609,7 @@ class StudyRecords:
         if ACCURACY in trial.user_attrs:
             with reading(f"{goal} of trial {trial.number}"):
                 values = [float(trial.user_attrs[goal])]
+            self._storage.set_trial_system_attr(trial._trial_id, _FOUND, True)
             self._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, values)
         else:
             self.write_failure(trial._trial_id, INTERRUPTED)
@@ -740,6 +754,16 @@ def is_replicate(trial: FrozenTrial) -> bool:
     return bool(claim and claim["replicate"])
 
 
+def training_time(trial: FrozenTrial) -> datetime.timedelta | None:
+    """How long a training took that ended by itself; None of any other trial.
+
+    One whose worker was lost ends when somebody finds it, which may be days later.
+    """
+    pruned = trial.state == TrialState.PRUNED and trial.intermediate_values
+    ended = trial.state == TrialState.COMPLETE or pruned
+    return trial.duration if ended and _FOUND not in trial.system_attrs else None
+
+
 def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
     """What a user fixed by enqueueing this trial."""
     return dict(trial.system_attrs.get("fixed_params") or {})
@@ -771,7 +795,7 @@ def _is_live(trial: FrozenTrial, timeout: datetime.timedelta) -> bool:
 
 
 def _claim_timeout(trials: Sequence[FrozenTrial]) -> datetime.timedelta:
-    durations = [t.duration for t in trials if t.state == TrialState.COMPLETE and t.duration]
+    durations = [duration for trial in trials if (duration := training_time(trial))]
     return max([_CLAIM_TIMEOUT, *(5 * duration for duration in durations)])
 
 

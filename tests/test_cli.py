@@ -245,11 +245,16 @@ def test_a_script_reads_json(tmp_path: Path) -> None:
     assert answer["energy"] is None
     assert 0 <= answer["test_accuracy"] <= 1
     assert Path(answer["checkpoint"]).exists()
+    weights, described = map(Path, said["written"])
+    assert weights == Path(answer["checkpoint"])
+    assert described == weights.with_suffix(".json")
+    assert described.exists()
 
     unmet = [*question, "--goal", "size", "--constraint", "accuracy >= 100 %"]
     result = CliRunner().invoke(app, ["search", *unmet, "--output", str(tmp_path)])
     assert result.exit_code == EXIT_NO_ANSWER
-    assert json.loads(result.stdout)["answer"] is None
+    said = json.loads(result.stdout)
+    assert (said["answer"], said["written"]) == (None, [])
 
     result = CliRunner().invoke(app, ["search", *question, "--goal", "beauty"])
     assert result.exit_code == EXIT_BAD_INPUT
@@ -366,6 +371,8 @@ def test_workers_divide_the_cores(threads: int, workers: int, each: int | None) 
         (["--recipe", "sgd"], EXIT_BAD_INPUT, "Write name=value."),
         (["--transfer", "--prune"], EXIT_BAD_INPUT, "Leave one of them out."),
         (["--workers", "0"], EXIT_BAD_INPUT, "--workers"),
+        (["--wait", "1"], EXIT_BAD_INPUT, "leave --wait out"),
+        (["--train-only"], EXIT_BAD_INPUT, "Give the --storage and --study-name"),
         (["--seed", "-1"], EXIT_BAD_INPUT, "--seed"),
     ],
 )
@@ -425,6 +432,12 @@ def test_measure_says_that_an_estimate_is_one(tmp_path: Path) -> None:
     seconds = table.measure(space, [small], "latency")[small].value
     joules = table.measure(space, [small], "energy")[small].value
     assert 0 < joules < 45 * 100 * seconds
+    arguments = ["--energy", "--watts", "45", "--json", "--output", str(path)]
+    result = CliRunner().invoke(app, ["measure", *GRID, *arguments])
+    for row in json.loads(result.stdout)["rows"]:
+        assert row["energy"] > 0
+        assert row["energy_note"] == "estimate: 45 W x latency"
+        assert "latency_note" not in row
 
 
 def test_measure_repeats_in_processes_of_their_own() -> None:

@@ -110,9 +110,12 @@ def test_an_estimate_is_called_one_wherever_it_is_shown(tmp_path: Path) -> None:
     answer = json.loads(result.stdout)["answer"]
     (saved,) = tmp_path.glob("*/answer.json")
     for found in (answer, json.loads(saved.read_text())["properties"]):
-        assert found["energy (estimate)"] > 0
-        assert "energy" not in found
-    assert run(tmp_path)[0] == 0
+        assert found["energy"] > 0
+        assert found["energy_note"] == "estimate: 45 W x latency"
+        assert "energy (estimate)" not in found
+    code, said = run(tmp_path, "--json")
+    assert code == 0
+    assert json.loads(said)["answer"]["energy_note"] == "estimate: 45 W x latency"
     text = (tmp_path / "report.html").read_text()
     assert ", energy (estimate) " in text.partition("The answer: ")[2][:200]
     assert "It is an estimate: 45 W x latency." in text
@@ -144,7 +147,8 @@ def test_a_storage_that_is_not_there_is_not_made(tmp_path: Path, form: str) -> N
 
 
 def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
-    assert str(tmp_path / "study.db") in error(tmp_path)
+    said = f"{tmp_path} holds no study.db; if the search had --storage, give that."
+    assert error(tmp_path) == f"StudyUnavailable: {said}"
     assert list(tmp_path.iterdir()) == []
 
 

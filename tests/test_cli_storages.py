@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+from dashboards import COMMAND
 from dashboards import searched
 from dashboards import serving
 from optuna.storages import JournalStorage
@@ -19,7 +24,10 @@ from test_cli import SMALL
 from typer.testing import CliRunner
 
 from optuna_shape.cli import EXIT_BAD_INPUT
+from optuna_shape.cli import EXIT_INTERRUPTED
+from optuna_shape.cli import EXIT_NO_ANSWER
 from optuna_shape.cli import app
+from optuna_shape.cli._job import Job
 from optuna_shape.cli._studies import StudyUnavailable
 from optuna_shape.cli._studies import open_storage
 from optuna_shape.records import StudyRecords
@@ -97,8 +105,8 @@ def join(storage: Path, *arguments: str, output: Path) -> tuple[int, str]:
 def test_who_waits_for_nothing_ends_and_makes_nothing(tmp_path: Path, name: str) -> None:
     code, line = join(tmp_path / name, output=tmp_path / "out")
     assert code == EXIT_BAD_INPUT
-    assert "For 0.02 minutes nobody has measured the shapes of 's'. There is no file" in line
-    assert str(tmp_path / name) in line
+    assert f"the shapes of 's'. There is no file {tmp_path / name} yet. Check" in line
+    assert "For 0.02 minutes nobody has measured" in line
     assert "Check that --storage and --study-name are" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -113,6 +121,53 @@ def test_who_waits_is_told_which_studies_there_are(tmp_path: Path) -> None:
     assert "Its shapes are not all measured yet." in join(path, output=tmp_path / "out")[1]
     assert sorted(optuna.get_all_study_names(storage)) == ["s", "shapes"]
     assert not (tmp_path / "out").exists()
+
+
+def test_who_waits_does_not_say_that_data_are_loaded(tmp_path: Path) -> None:
+    job = Job(
+        train_only=True,
+        wait=0,
+        storage=str(tmp_path / "s.db"),
+        study_name="s",
+        output=tmp_path / "out",
+    )
+    said: list[str] = []
+    with pytest.raises(StudyUnavailable):
+        job.open(said.append)
+    assert said == ["Waiting for the shapes to be measured ..."]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_waits_ends_as_any_other_that_is_interrupted(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    waiting = ["--train-only", "--storage", str(tmp_path / "s.db"), "--json"]
+    question = [*QUESTION, *waiting, "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*COMMAND, *question], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while "Waiting for a worker" not in (line := process.stderr.readline()):
+        assert line, "it ended"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == EXIT_INTERRUPTED
+    assert json.loads(out)["error"]["kind"] == "Interrupted"
+    *_, go_on, command = err.splitlines()
+    assert go_on.endswith("Go on with:")
+    assert command.endswith(shlex.join(question))
+
+
+def test_who_waits_is_told_that_no_shape_fits(tmp_path: Path) -> None:
+    path, limit = str(tmp_path / "s.db"), ["--constraint", "parameters <= 1"]
+    measuring = ["--storage", path, "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*QUESTION, *limit, *measuring])
+    assert result.exit_code == EXIT_NO_ANSWER
+    told = result.stderr.splitlines()[-1]
+    assert "None of the 6 shapes is within the constraints" in told
+    code, line = join(tmp_path / "s.db", *limit, output=tmp_path / "other")
+    assert (code, line) == (EXIT_NO_ANSWER, told)
+    assert not (tmp_path / "other").exists()
 
 
 def test_pages_follow_again_once_the_storage_is_back(tmp_path: Path) -> None:

@@ -130,6 +130,30 @@ def test_nothing_feasible_is_told_before_training_with_the_nearest_shape(
     assert not any(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
+def test_that_nothing_is_feasible_is_known_to_who_cannot_measure(
+    make_problem: MakeProblem,
+) -> None:
+    problem = make_problem("accuracy", ("latency <= 50 us",))
+    study = make_study(problem)
+    with pytest.raises(NoFeasibleShape) as first:
+        problem.screen(study)
+    assert not StudyRecords(study).is_screened(), "which would let trainings begin"
+    with pytest.raises(NoFeasibleShape) as second:
+        ShapeProblem.from_study(study).screen(study)
+    assert str(first.value) == str(second.value)
+
+
+def test_that_nothing_is_feasible_is_asked_anew_by_who_can_measure(
+    make_problem: MakeProblem,
+) -> None:
+    study = make_study(make_problem())
+    with pytest.raises(NoFeasibleShape):
+        make_problem(filters=[lambda shape: False]).screen(study)
+    assert StudyRecords(study).unfit() is not None
+    assert make_problem(filters=[lambda shape: shape.width < 8]).feasible(study)
+    assert StudyRecords(study).unfit() is None
+
+
 def test_a_relative_constraint_follows_its_reference(make_problem: MakeProblem) -> None:
     problem = make_problem("accuracy", ("latency <= 50 % of (6, 24)",))
     study = make_study(problem)
@@ -332,6 +356,22 @@ def test_interruptions_do_not_count_against_a_shape() -> None:
     best = problem.best(study)
     assert best is not None
     assert best.accuracy == 0.5
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_what_went_wrong_is_not_hidden_where_another_process_has_ended_the_trial(
+    kind: type[BaseException],
+) -> None:
+    space = DesignSpace([1], [4], build=lambda shape: nn.Linear(shape.width, 2))
+    problem = ShapeProblem(space, "accuracy")
+    study = make_study(problem)
+
+    def train(model: nn.Module, trial: optuna.Trial) -> float:
+        study.tell(trial.number, state=TrialState.FAIL)  # As a heartbeat that was missed does.
+        raise kind("the first")
+
+    with pytest.raises(kind, match="the first"):
+        problem.objective(train)(study.ask())
 
 
 # Studies.

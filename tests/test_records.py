@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import math
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from optuna_shape.records import INTERRUPTED
 from optuna_shape.records import Cut
 from optuna_shape.records import StudyRecords
 from optuna_shape.records import read_history
+from optuna_shape.records import training_time
 
 
 def ask(study: optuna.Study) -> optuna.Trial:
@@ -175,6 +177,63 @@ def test_what_ended_amid_its_epochs_may_be_gone_on_with() -> None:
     assert begun() == 5
     end(TrialState.COMPLETE)
     assert begun() is None
+
+
+def _trial(
+    state: TrialState, *, hours: float = 2, system_attrs: dict[str, object] | None = None
+) -> optuna.trial.FrozenTrial:
+    """A trial that began so many hours ago, and has ended now if it has."""
+    trial = optuna.trial.create_trial(
+        state=state,
+        value=0.5 if state == TrialState.COMPLETE else None,
+        params={"depth": 1, "width": 8},
+        distributions={
+            "depth": optuna.distributions.IntDistribution(1, 4),
+            "width": optuna.distributions.IntDistribution(8, 8),
+        },
+        intermediate_values={1: 0.5},
+        user_attrs={"accuracy": 0.5} if state == TrialState.COMPLETE else {},
+        system_attrs=system_attrs,
+    )
+    assert trial.datetime_start is not None
+    trial.datetime_start -= datetime.timedelta(hours=hours)
+    return trial
+
+
+@pytest.mark.parametrize("state", [s for s in TrialState if s.name != "WAITING"])
+def test_the_time_of_a_training_is_known_if_it_ended_by_itself(state: TrialState) -> None:
+    time = training_time(_trial(state))
+    if state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        assert time is None
+    else:
+        assert time is not None
+        assert time.total_seconds() == pytest.approx(7200, abs=60)
+
+
+def test_a_training_whose_end_another_has_stored_delays_no_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = optuna.create_study()
+    records = StudyRecords(study)
+    trial = ask(study)
+    assert records.claim(trial._trial_id, Shape(1, 8)) is None
+    claim = study.trials[0].system_attrs
+    study.tell(trial, state=TrialState.FAIL)
+    lost = _trial(TrialState.RUNNING, hours=1000, system_attrs=claim)
+    lost.system_attrs["shape:claim"]["trial"] = 1
+    study.add_trial(lost)
+    study._storage.set_trial_user_attr(1, "accuracy", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr("optuna_shape.records._worker_is_alive", lambda identity: False)
+        records.release_dead_claims("accuracy")
+    found = study.trials[1]
+    assert found.state == TrialState.COMPLETE
+    assert training_time(found) is None
+    monkeypatch.setattr("optuna_shape.records._worker_is_alive", lambda identity: None)
+    lost = _trial(TrialState.RUNNING, hours=30, system_attrs=claim)
+    lost.system_attrs["shape:claim"]["trial"] = 2
+    study.add_trial(lost)
+    assert records.history().running == (), "it has been silent for more than a day"
 
 
 def test_a_pruned_value_is_never_read_as_a_result() -> None:

@@ -28,10 +28,13 @@ from optuna_shape.cli._space import check_network
 from optuna_shape.cli._space import make_space
 from optuna_shape.cli._studies import OUTPUT
 from optuna_shape.cli._studies import StudyUnavailable
+from optuna_shape.cli._studies import file_of
 from optuna_shape.cli._studies import find_study
+from optuna_shape.cli._studies import notes_of_estimates
 from optuna_shape.cli._studies import open_storage
 from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
+from optuna_shape.errors import NoFeasibleShape
 from optuna_shape.errors import StudyMismatch
 from optuna_shape.families import describe
 from optuna_shape.filters import RecordedMeter
@@ -98,8 +101,11 @@ class Job:
     storage: str | None = None
     study_name: str | None = None
 
-    def open(self) -> Search:
+    def open(self, tell: Callable[[str], object] = lambda _: None) -> Search:
         """Load the data, and open or create the study.
+
+        Args:
+            tell: Is called with what is done now, in words.
 
         Raises:
             ShapeError: Something that was asked for cannot be.
@@ -109,7 +115,11 @@ class Job:
                 "--prune judges a training by curves from random weights, which those of "
                 "--transfer are not. Leave one of them out."
             )
-        measured_on = self._wait_for_measurements() if self.train_only else None
+        measured_on = None
+        if self.train_only:
+            tell("Waiting for the shapes to be measured ...")
+            measured_on = self._wait_for_measurements()
+        tell("Loading the data ...")
         images = load(self.data, root=self.data_root)
         space = make_space(
             self.family,
@@ -175,10 +185,14 @@ class Job:
                 screening, why = records.screening(), "Its shapes are not all measured yet."
                 if screening is not None:
                     return str(screening["fingerprint"])
+                if (unfit := records.unfit()) is not None:
+                    raise NoFeasibleShape(unfit)
                 if (beats := records.other_leases()) != signs:  # Measuring may take its time.
                     changed, signs = time.monotonic(), beats
             except StudyUnavailable as error:
-                why = str(error)
+                file = file_of(self.storage)
+                missing = file is not None and not file.exists()
+                why = f"There is no file {file} yet." if missing else str(error)
             now = time.monotonic()
             if now - changed > 60 * self.wait:
                 raise StudyUnavailable(
@@ -280,10 +294,9 @@ class Search:
             return None, None
         images = self.images
         test = evaluate(model.to(self.device), images.test_x, images.test_y.to(self.device))
-        label = self.problem.screen(self.study).label
-        known = {label(name): value for name, value in answer.properties.items()}
+        notes = notes_of_estimates(self.problem.screen(self.study), answer.shape)
         target = self.folder / "answer"
-        properties = {**known, "test_accuracy": test}
+        properties: dict[str, float | str] = {**answer.properties, **notes, "test_accuracy": test}
         recipe = self.job.recipe
         kept = keep_checkpoint(
             target, model, self.problem.space, answer.shape, properties, recipe=recipe

@@ -42,6 +42,7 @@ from optuna_shape.cli._declared import Width
 from optuna_shape.cli._space import check_network
 from optuna_shape.cli._space import make_space
 from optuna_shape.cli._studies import OUTPUT
+from optuna_shape.cli._studies import notes_of_estimates
 from optuna_shape.decide.design import spread as spread_points
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.filters import Measurer
@@ -262,6 +263,7 @@ def _as_json(problem: ShapeProblem, grid: Screening, files: Sequence[Path]) -> d
                 key = name if end == "value" else f"{name}_{end}"
                 row[key] = _finite(getattr(known.get(shape), end, None))
         verdict = grid.verdicts.get(shape)
+        row |= notes_of_estimates(grid, shape)
         rows.append({**row, "verdict": None if verdict is None else verdict.status})
     return {
         "fingerprint": grid.fingerprint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from optuna_shape.cli._common import WorkersFailed
 from optuna_shape.cli._common import ends_as_interrupts
 from optuna_shape.cli._common import integers
 from optuna_shape.cli._common import make_console
+from optuna_shape.cli._common import say
 from optuna_shape.cli._common import say_json
 from optuna_shape.cli._declared import IMAGES
 from optuna_shape.cli._declared import KEPT
@@ -132,14 +134,15 @@ def search(
         ),
     ] = None,
     wait: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="MINUTES",
             min=0,
             help="With --train-only: how long to wait while nobody measures.",
+            show_default=f"{Job.wait:g}",
             rich_help_panel=WORKERS,
         ),
-    ] = Job.wait,
+    ] = None,
     seed: Seed = Job.seed,
     output: Annotated[
         Path,
@@ -168,6 +171,11 @@ def search(
     The same command resumes a search that was interrupted.
     """
     console = make_console(quiet=quiet or as_json)
+    if wait is not None and not train_only:
+        raise InvalidProblem(
+            "--wait says how long a worker with --train-only waits, which this one is not. Add "
+            "--train-only, or leave --wait out."
+        )
     job = Job(
         family=family,
         family_options=tuple(family_option or ()),
@@ -187,38 +195,49 @@ def search(
         max_noise=max_noise,
         watts=watts,
         train_only=train_only,
-        wait=wait,
+        wait=Job.wait if wait is None else wait,
         seed=seed,
         output=output,
         storage=storage,
         study_name=study_name,
     )
-    with console.status("Loading the data ..."):
-        opened = job.open()
-    _search(console, opened, workers, trials)
+    try:
+        with ends_as_interrupts():
+            with console.status("Beginning ...") as status:
+                opened = job.open(status.update)
+            codes = _search(console, opened, workers, trials)
+    except KeyboardInterrupt:
+        said = "Interrupted. What was measured and trained is kept. Go on with:"
+        say(make_console(stderr=True), said, f"  {_command()}")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _check_workers(opened, codes)
     _conclude(opened, console, as_json)
 
 
-def _search(console: Console, search: Search, workers: int, trials: int | None) -> None:
+def _search(console: Console, search: Search, workers: int, trials: int | None) -> dict[Path, int]:
+    """Search until it is over; what :func:`run_workers` returns, if there are several."""
     problem, study, images = search.problem, search.study, search.images
     display = SearchDisplay(problem, study, console)
-    troubles = SearchDisplay(problem, study, make_console(stderr=True))
     display.question(images.name, len(images.train_x), len(images.validation_x))
-    codes: dict[Path, int] = {}
-    try:
-        with ends_as_interrupts():
-            with console.status("Measuring the shapes before any training ..."):
-                problem.screen(study)
-            display.screening()
-            if StudyRecords(study).stop() is None:
-                with display.live():
-                    if workers == 1:
-                        search.optimize(trials)
-                    else:
-                        codes = run_workers(search, workers, trials)
-    except KeyboardInterrupt:
-        troubles.interrupted(_command())
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with console.status("Measuring the shapes before any training ..."):
+        problem.screen(study)
+    display.screening()
+    if StudyRecords(study).stop() is None:
+        with display.live():
+            if workers > 1:
+                return run_workers(search, workers, trials)
+            search.optimize(trials)
+    return {}
+
+
+def _check_workers(search: Search, codes: Mapping[Path, int]) -> None:
+    """Tell of workers that have not ended as they should.
+
+    Raises:
+        NoisyMachine: None has, as the machine is too busy.
+        WorkersFailed: None has.
+    """
+    troubles = SearchDisplay(search.problem, search.study, make_console(stderr=True))
     for log, code in codes.items():
         if code:
             troubles.worker_failed(log, code)
@@ -238,8 +257,12 @@ def _conclude(search: Search, console: Console, as_json: bool) -> None:
     checkpoint, test = (None, None) if answer is None else search.publish(answer)
     display = SearchDisplay(problem, study, make_console(quiet=as_json))
     if as_json:
-        weights = None if checkpoint is None else f"{checkpoint}.safetensors"
-        say_json(study_as_json(problem, study, test_accuracy=test, checkpoint=weights))
+        files = (
+            [] if checkpoint is None else [f"{checkpoint}{s}" for s in (".safetensors", ".json")]
+        )
+        weights = next(iter(files), None)
+        found = study_as_json(problem, study, test_accuracy=test, checkpoint=weights)
+        say_json({**found, "written": files})
     if answer is None:
         display.no_answer()
         raise typer.Exit(EXIT_NO_ANSWER)

@@ -25,14 +25,17 @@ from sqlalchemy.exc import ArgumentError
 
 from optuna_shape.constraints import GOALS
 from optuna_shape.errors import ShapeError
+from optuna_shape.filters import Screening
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import StudyRecords
 from optuna_shape.report.measured import check_writable
+from optuna_shape.space import Shape
 
 Storage = Annotated[
     str,
     typer.Argument(
-        help="Where the study is, as --storage of the search has it, or the --output of a search."
+        help="Where the study is, as --storage of the search has it, or the --output of a search "
+        "without --storage."
     ),
 ]
 StudyName = Annotated[
@@ -120,8 +123,8 @@ def as_json(problem: ShapeProblem, study: Study, **more: object) -> dict[str, ob
     answer = problem.best(study) if known else None
     found = answer and {
         **answer.shape._asdict(),
-        # An estimate is called so, lest a program take it for measured.
-        **{problem.screen(study).label(name): getattr(answer, name) for name in GOALS},
+        **{name: getattr(answer, name) for name in GOALS},
+        **notes_of_estimates(problem.screen(study), answer.shape),
         "trial": answer.trial.number,
         "note": answer.note,
         **more,
@@ -136,6 +139,15 @@ def as_json(problem: ShapeProblem, study: Study, **more: object) -> dict[str, ob
         "stop": records.stop(),
         "answer": found,
     }
+
+
+def notes_of_estimates(screening: Screening, shape: Shape) -> dict[str, str]:
+    """How what was not measured of a shape was estimated: ``{"energy_note": ...}``, for a program.
+
+    A key of its own says so, lest a program take it for measured.
+    """
+    found = {name: known.get(shape) for name, known in screening.measurements.items()}
+    return {f"{name}_note": m.note for name, m in found.items() if m is not None and m.is_estimate}
 
 
 def open_storage(address: str, *, create: bool) -> BaseStorage:
@@ -165,9 +177,13 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
             raise InvalidStorage(f"{path} is a journal, no SQLite database. Name it without ://.")
         kind = "sqlite"
     if not path.exists() and not create:
+        if path != Path(address) and "://" not in address:
+            raise StudyUnavailable(
+                f"{address} holds no {path.name}; if the search had --storage, give that."
+            )
         raise StudyUnavailable(
-            f"There is no file {path}, and so no study. Give the --output of a search, or its "
-            "--storage."
+            f"There is no file {path}, and so no study. Give the --storage of a search, or its "
+            "--output if it had none."
         )
     if kind is None:
         raise InvalidStorage(f"{path} says nothing of its kind. Give {STORAGES}.")

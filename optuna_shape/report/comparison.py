@@ -13,6 +13,7 @@ from optuna_shape.filters import Screening
 from optuna_shape.posterior import Belief
 from optuna_shape.problem import ShapeProblem
 from optuna_shape.records import shape_of
+from optuna_shape.records import training_time
 from optuna_shape.report.predicted import accuracy_interval
 from optuna_shape.space import DesignSpace
 from optuna_shape.space import Shape
@@ -98,11 +99,15 @@ class TrainingCost:
         epochs: Reported in all, those of trainings cut short or failed included.
         share: Its cost as a share of training every shape within the limits to the end.
         uncounted: Trainings of shapes whose cost is unknown, as they are not within the limits.
+        seconds: What those trainings took that ended by themselves; of others nothing tells.
+        timed: Their part of the share.
     """
 
     epochs: int
     share: float
     uncounted: int
+    seconds: float
+    timed: float
 
 
 def training_cost(
@@ -115,7 +120,7 @@ def training_cost(
     """
     costs = problem.costs(screening)
     full = problem.epochs or max([1, *(len(t.intermediate_values) for t in trials)])
-    spent, epochs, uncounted = 0.0, 0, 0
+    spent, epochs, uncounted, seconds, timed = 0.0, 0, 0, 0.0, 0.0
     before: dict[Shape, dict[int, float]] = {}
     for trial in trials:
         shape, count = shape_of(trial), epochs_of(trial, full)
@@ -129,7 +134,11 @@ def training_cost(
             continue
         spent += costs[shape] * count
         epochs += count
-    return TrainingCost(epochs, spent / (full * sum(costs.values())), uncounted)
+        if (duration := training_time(trial)) is not None:
+            seconds += duration.total_seconds()
+            timed += costs[shape] * count
+    total = full * sum(costs.values())
+    return TrainingCost(epochs, spent / total, uncounted, seconds, timed / total)
 
 
 def epochs_of(trial: FrozenTrial, full: int) -> int:

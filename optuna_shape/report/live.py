@@ -189,11 +189,6 @@ class SearchDisplay:
             lines = []
         self._say(f"  {lines[-1] if lines else '(nothing)'}")
 
-    def interrupted(self, command: str) -> None:
-        """Say how to go on after Ctrl-C."""
-        self._say("Interrupted. What was measured and trained is kept. Go on with:")
-        self._say(f"  {command}")
-
     def _say(self, *lines: str) -> None:
         # Unwrapped: what is read by a program, or copied, stays in one line.
         for line in lines:
@@ -243,21 +238,14 @@ class SearchDisplay:
 
     def _spent(self, screening: Screening, trials: list[FrozenTrial], workers: int) -> list[str]:
         """Cost against training everything, and how long that would still take: at most."""
-        share = training_cost(self._problem, screening, trials).share
-        if not 0 < share < 1:
+        cost = training_cost(self._problem, screening, trials)
+        if not 0 < cost.share < 1:
             return []
-        now = datetime.datetime.now()
-        spent = sum(
-            (
-                (trial.datetime_complete or now) - trial.datetime_start
-                for trial in trials
-                if trial.datetime_start is not None and trial.intermediate_values
-            ),
-            start=datetime.timedelta(),
-        )
-        left = spent * (1 / share - 1) / max(1, workers)
-        left -= datetime.timedelta(microseconds=left.microseconds)
-        return [f"cost {share:.0%} of training all, at most {left} left"]
+        text = f"cost {cost.share:.0%} of training all"
+        if not cost.timed:
+            return [text]
+        seconds = cost.seconds / cost.timed * (1 - cost.share) / max(1, workers)
+        return [f"{text}, at most {datetime.timedelta(seconds=int(seconds))} left"]
 
     def _progress(self, trial: FrozenTrial) -> tuple[str, str]:
         epoch, total = len(trial.intermediate_values), self._problem.epochs

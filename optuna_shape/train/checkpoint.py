@@ -47,7 +47,8 @@ class CheckpointInfo:
         family: What :func:`optuna_shape.families.describe` returned; None where the network is of
             a ``build`` of the user's own.
         shape: Shape of the network.
-        properties: What was measured of it, in SI units; accuracies are fractions.
+        properties: What was measured of it, in SI units; accuracies are fractions. An
+            ``energy_note`` says how an energy was estimated.
         versions: Python and packages that saved it.
         recipe: The settings of the :class:`~optuna_shape.train.recipe.Recipe` it was trained by,
             whose ``head`` says what the outputs mean; None if that was not said.
@@ -55,7 +56,7 @@ class CheckpointInfo:
 
     family: dict[str, Any] | None
     shape: Shape
-    properties: dict[str, float]
+    properties: dict[str, Any]
     versions: dict[str, str]
     recipe: dict[str, Any] | None
 
@@ -65,7 +66,7 @@ def save_checkpoint(
     model: nn.Module,
     space: DesignSpace,
     shape: tuple[int, int],
-    properties: Mapping[str, float],
+    properties: Mapping[str, float | str],
     *,
     recipe: Recipe | None = None,
 ) -> None:
@@ -113,7 +114,7 @@ def keep_checkpoint(
     model: nn.Module,
     space: DesignSpace,
     shape: tuple[int, int],
-    properties: Mapping[str, float],
+    properties: Mapping[str, float | str],
     *,
     recipe: Recipe | None = None,
 ) -> bool:
@@ -211,7 +212,7 @@ def load_checkpoint(
 def describe(
     space: DesignSpace,
     shape: tuple[int, int],
-    properties: Mapping[str, float],
+    properties: Mapping[str, float | str],
     recipe: Recipe | None,
 ) -> dict[str, Any]:
     """Return what :func:`read_info` reads, as JSON."""
@@ -228,7 +229,7 @@ def describe(
     }
 
 
-def unsaved(properties: Mapping[str, float], error: Exception) -> InvalidCheckpoint:
+def unsaved(properties: Mapping[str, float | str], error: Exception) -> InvalidCheckpoint:
     """Return the error for a description that is no JSON, or has no finite numbers."""
     return InvalidCheckpoint(
         f"properties={dict(properties)!r} cannot be saved: {error}. Give finite numbers."

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import logging
 import re
@@ -278,6 +279,37 @@ def test_what_it_has_cost_and_may_still_take_is_shown(make_problem: MakeProblem)
         spent = sum(costs[Shape(**trial.params)] for trial in study.trials)
         share = f"cost {spent / sum(costs.values()):.0%} of training all, at most 0:0"
         screen.wait_for(lambda: share in screen.frames[-1])
+
+
+def test_what_is_left_counts_no_time_in_which_nobody_trained(make_problem: MakeProblem) -> None:
+    problem = make_problem(depth=[1, 2, 3, 4], width=[8], epochs=4, training_cost=lambda shape: 1)
+    study, screen = make_study(problem, InMemoryStorage()), Screen(terminal=True)
+
+    def begun(depth: int, state: TrialState, hours: float, epochs: int) -> None:
+        complete = state == TrialState.COMPLETE
+        trial = optuna.trial.create_trial(
+            state=state,
+            value=0.5 if complete else None,
+            params={"depth": depth, "width": 8},
+            distributions={
+                "depth": optuna.distributions.IntDistribution(1, 4),
+                "width": optuna.distributions.IntDistribution(8, 8),
+            },
+            intermediate_values={epoch: 0.1 * epoch + 0.01 * depth for epoch in range(epochs)},
+            user_attrs={"accuracy": 0.5} if complete else {},
+        )
+        assert trial.datetime_start is not None
+        trial.datetime_start -= datetime.timedelta(hours=hours)
+        study.add_trial(trial)
+
+    begun(1, TrialState.FAIL, 100, 2)  # Killed, and found four days later.
+    begun(2, TrialState.RUNNING, 100, 2)  # Lost on another machine.
+    begun(3, TrialState.COMPLETE, 2, 4)
+    with display_of(problem, study, screen).live():
+        pass
+    # Half of all is trained, and a quarter took two hours.
+    (left,) = re.findall(r"cost 50% of training all, at most (\S+) left", screen.frames[-1])
+    assert left in ("4:00:00", "3:59:59")
 
 
 def test_a_storage_that_cannot_be_read_leaves_the_last_table(

@@ -315,14 +315,18 @@ def test_what_an_end_guarantees_is_said_of_that_end(
     assert "Stopped: all 4 feasible shapes have been trained." in exhausted
     assert "rests on no model and no probability" in exhausted
     assert "Gaussian process" not in exhausted
+    assert "Leave-one-out" not in exhausted
     early = trust(make_problem(), 2, "early")
     assert "nothing is guaranteed" in early
     assert "too few shapes were trained" in early
+    assert "Leave-one-out" not in early
+    assert "A training that is repeated with another seed" in early
     assert "Gaussian process" not in early
     ended = trust(make_problem("accuracy", width=range(4, 40, 4)), 6, "ended")
     assert "nothing is guaranteed" in ended
     assert "After trial 5, the probability of a better shape was" in ended
     assert "Gaussian process" in ended
+    assert "Leave-one-out" in ended
 
 
 def test_the_answer_stands_beside_others_with_ratios(

@@ -128,10 +128,9 @@ def spending(facts: Facts) -> Iterator[Html]:
         f". The cost of a training is {model}{', times its epochs' if in_epochs else ''}. "
         "Trainings that were repeated, cut short or failed count, too.",
     )
-    durations = (t.duration for t in facts.trials if shape_of(t) and t.duration is not None)
-    seconds = sum(duration.total_seconds() for duration in durations)
-    if seconds >= 1:
-        yield element("p", f"The trials took {_duration(seconds)} in all.")
+    if cost.seconds >= 1:
+        took = _duration(cost.seconds)
+        yield element("p", f"The trainings that ended by themselves took {took} in all.")
     if cost.uncounted:
         yield element(
             "p",

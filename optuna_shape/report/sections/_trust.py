@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from optuna_shape import families
+from optuna_shape.callbacks import MIN_TRAININGS
 from optuna_shape.records import ACCURACY
 from optuna_shape.report.markup import Html
 from optuna_shape.report.markup import element
@@ -116,13 +117,15 @@ def _checks(facts: Facts) -> Iterator[str]:
     belief, history = facts.belief, facts.history
     count, repeats = len(belief.means), len(history.trained) - len(history.accuracies)
     yield f"Shapes trained to the end: {count}. Trainings that repeated one of them: {repeats}."
-    if count > 1:
+    exhausted = facts.stop is not None and facts.stop["kind"] == "exhausted"
+    if count >= MIN_TRAININGS and not exhausted:  # Else no stop rests on it.
         yield (
             "Leave-one-out: trained shapes lie "
             f"{belief.surprise():.2f} standard deviations from what the model predicts of each "
             "from the others (root mean square). It is about 1 if the model is honest; above 3, "
             "the search does not stop."
         )
+    if count > 1:
         yield (
             "A training that is repeated with another seed is taken to scatter by "
             f"{share(belief.surrogate.repeat_noise)} of its error (standard deviation, as the "
