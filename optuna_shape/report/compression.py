@@ -1,12 +1,17 @@
-"""The accuracy-against-bits curve of a network's compression, as a figure and as a CSV file."""
+"""What a network's compression led to: its layers as a CSV file, its curve as a figure too."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_shape.compress.measures import Bits
 from optuna_shape.compress.search import Compression
 from optuna_shape.compress.search import Point
 from optuna_shape.compress.search import curve
@@ -36,6 +41,44 @@ _COLUMNS = (
     "on_curve",
     "chosen",
 )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How a tensor was packed: in which format, and how large it is."""
+
+    format: str
+    bits: Bits
+
+    @property
+    def record(self) -> dict[str, object]:
+        """Format and sizes by name."""
+        return {"format": self.format, **record(self.bits)}
+
+
+def record(bits: Bits) -> dict[str, object]:
+    """Return sizes by name; ``overhead``, which is infinite where there is no entropy, as None."""
+    return {
+        **asdict(bits),
+        "entropy_bits": bits.entropy_bits,
+        "representation_bits": bits.representation_bits,
+        "overhead": bits.overhead if math.isfinite(bits.overhead) else None,
+    }
+
+
+def layers_csv(layers: Mapping[str, Layer]) -> str:
+    """The tensors of a network, one or more, a line each: names, formats, and :func:`record`."""
+    text = io.StringIO()
+    rows = [{"name": name, **layer.record} for name, layer in layers.items()]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_layers(path: Path, layers: Mapping[str, Layer]) -> None:
+    """Write :func:`layers_csv`; :exc:`OSError` if that fails."""
+    write_whole(path, layers_csv(layers))
 
 
 def curve_csv(found: Compression) -> str:
