@@ -15,6 +15,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from typing import Literal
 
 import optuna
 import torch
@@ -46,6 +47,9 @@ _SLOWER = 0.1
 # Of accuracies, that are counts of images by their number.
 _ROUNDING = 1e-9
 _DEFAULT = Recipe()
+
+#: Which bits of a :class:`Point`.
+Size = Literal["bits", "representation_bits"]
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,14 @@ class Compression:
         return self.points[0]
 
 
-def curve(points: Iterable[Point]) -> list[Point]:
+def curve(points: Iterable[Point], by: Size = "bits") -> list[Point]:
     """Return the accuracy-against-bits curve: the points that no other one is better than.
 
-    They come by bits, and each is more accurate than all that take as few or fewer.
+    They come by bits, and each is more accurate than all that take as few or fewer. Packed bits
+    depend on the formats at hand, ``representation_bits`` on the network alone.
     """
     result: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.bits, -point.accuracy)):
+    for point in sorted(points, key=lambda point: (getattr(point, by), -point.accuracy)):
         if not result or point.accuracy > result[-1].accuracy:
             result.append(point)
     return result

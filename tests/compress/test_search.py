@@ -67,6 +67,13 @@ def test_the_curve_has_the_points_that_no_other_is_better_than() -> None:
         assert any(o.bits <= point.bits and o.accuracy >= point.accuracy for o in (a, b, c))
 
 
+def test_the_curve_by_representation_bits() -> None:
+    setting = Setting(50.0, 8, "kmeans", True)
+    a, b = Point(setting, 100, 900.0, 0.5), Point(setting, 200, 800.0, 0.6)
+    assert curve([a, b]) == [a, b]
+    assert curve([a, b], "representation_bits") == [b]
+
+
 def test_the_curve_of_few_points() -> None:
     assert curve([]) == []
     (one,) = points((1, 0.5))
