@@ -120,9 +120,10 @@ def curve(points: Iterable[Point], by: Size = "bits") -> list[Point]:
 @torch.no_grad()
 def round_others(network: nn.Module) -> None:
     """Round all floating-point numbers that are no weights to bfloat16 numbers, in place."""
-    weights = weights_of(network)
-    for name, tensor in network.state_dict().items():
-        if name not in weights and tensor.is_floating_point():
+    weights = {weight.data_ptr() for weight in weights_of(network).values()}
+    for tensor in network.state_dict().values():
+        # By its memory: a weight may have two names.
+        if tensor.data_ptr() not in weights and tensor.is_floating_point():
             tensor.copy_(tensor.bfloat16())
 
 
@@ -179,20 +180,23 @@ def compress(
     tries = _Tries(network, data, epochs, seed, torch.device(device), recipe.gentle, formats)
     points = [tries.measured(None)]
     best, weights = points[0], copied(network.state_dict())
+    known: dict[Setting, Point | None] = {}  # None where the training diverged.
     if report is not None:
         report(best)
 
     def objective(trial: optuna.Trial) -> float:
         nonlocal best, weights
         setting = _suggest(trial)
-        known = [point for point in points if point.setting == setting]
-        point = known[0] if known else tries.run(setting)
+        new = setting not in known
+        if new:
+            known[setting] = tries.run(setting)
+        point = known[setting]
         if point is None:
             trial.set_constraint("drop", 1.0)
             raise optuna.TrialPruned("The training diverged.")
         excess = points[0].accuracy - point.accuracy - drop - _ROUNDING
         trial.set_constraint("drop", excess)
-        if not known:
+        if new:
             points.append(point)
             if excess <= 0 and point.bits < best.bits:
                 best, weights = point, copied(network.state_dict())
