@@ -106,6 +106,9 @@ def compress(
     """Compress a trained network: the fewest bits within a drop of validation accuracy.
 
     Tries how far weights can be pruned and how few values they can share, retraining each time.
+    The file becomes smaller, and nothing else: latency and energy stay as they are. Pruning layer
+    by layer, values that layers have in common, and adjusting a snapshot are for your own code
+    (optuna_shape.compress).
     Writes NAME.packed, what each tensor takes as NAME-layers.csv, and all that was tried as
     NAME-curve.csv and NAME-curve.html.
     """
@@ -350,7 +353,7 @@ def _show(
             "or allow a larger --accuracy-drop.",
         )
     if "ans" in {layer.format for layer in layers.values()}:
-        say(last, "To read the packed file, constriction has to be installed there too.")
+        say(last, "Where the packed file is read: pip install 'optuna_shape[ans]'.")
 
 
 def _cells(bits: Bits) -> list[str]:

@@ -159,6 +159,7 @@ def curve_figure(
     alone = len(networks) == 1
     for (name, found), colour in zip(networks.items(), cycle(_COLOURS)):
         best = curve(found.points, by)
+        group = "" if alone else name
         if alone:
             tried = [point for point in found.points if point not in best]
             add("tried", tried, mode="markers", marker=marker("circle", PREDICTED, 8, GREY))
@@ -168,7 +169,7 @@ def curve_figure(
             mode="lines+markers",
             line={"color": colour, "width": 2, "shape": "hv"},
             marker=marker("circle", colour, 9),
-            legendgroup=name,
+            legendgroup=group,
         )
         if alone:
             look = marker("diamond", GREY, 12)
@@ -186,7 +187,7 @@ def curve_figure(
             [found.best],
             mode="markers",
             marker=marker("star", ANSWER if alone else colour, 16),
-            legendgroup=name,
+            legendgroup=group,
             showlegend=alone,
         )
     figure.update_layout(
