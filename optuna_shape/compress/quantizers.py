@@ -139,7 +139,7 @@ def _smallest_step(ordered: Floats, k: int) -> float:
 
     largest = 4 * float(np.abs(ordered).max()) or 1.0  # This step rounds all to zero.
     # No step is below the least length of k intervals, wherever they lie, that hold all numbers.
-    lengths = largest * 2.0 ** -np.arange(_HALVINGS, -1, -1)
+    lengths = largest * 0.5 ** np.arange(_HALVINGS, -1.0, -1.0)
     long = _hold(ordered, lengths, k, aligned=False)
     low = lengths[max(0, int(np.argmax(long)) - 1)]
     if few(low):
