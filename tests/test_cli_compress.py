@@ -18,6 +18,9 @@ from optuna_shape.cli import app
 from optuna_shape.cli._checkpoints import load_network
 from optuna_shape.cli._compress import _same
 from optuna_shape.cli._space import make_space
+from optuna_shape.compress.coding import FORMATS
+from optuna_shape.compress.measures import measure
+from optuna_shape.compress.measures import total
 from optuna_shape.compress.packed import load_packed
 from optuna_shape.compress.packed import save_packed
 from optuna_shape.families import mlp
@@ -27,6 +30,7 @@ from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import evaluate
 from optuna_shape.train.trainer import train
 
+ENDS = (".packed", "-layers.csv", "-curve.csv", "-curve.html")
 SHORT = ["--trials", "4", "--epochs", "1", "--device", "cpu"]
 
 
@@ -66,7 +70,8 @@ def save(stem: Path, space: DesignSpace, images: Path, recipe: Recipe | None = N
     torch.manual_seed(0)
     model, data = space.build(space.shapes[0]), load(images)
     accuracy = train(model, data, epochs=3, seed=0)
-    save_checkpoint(stem, model, space, space.shapes[0], {"accuracy": accuracy}, recipe=recipe)
+    known = {"accuracy": accuracy, "latency": 0.001, "size": 4000.0}
+    save_checkpoint(stem, model, space, space.shapes[0], known, recipe=recipe)
 
 
 @pytest.fixture
@@ -81,10 +86,8 @@ def test_the_answer_of_a_search_is_compressed_beside_it(answer: Path, images: Pa
     before = {file: file.read_bytes() for file in answer.parent.iterdir()}
     code, text = run(answer.parents[1], "--data", images, "--accuracy-drop", "5%", *SHORT)
     assert code == 0
-    packed, table, page = (
-        answer.with_name(f"answer{end}") for end in (".packed", "-curve.csv", "-curve.html")
-    )
-    assert set(answer.parent.iterdir()) == {*before, packed, table, page}
+    packed, layers, table, page = (answer.with_name(f"answer{end}") for end in ENDS)
+    assert set(answer.parent.iterdir()) == {*before, packed, layers, table, page}
     assert all(file.read_bytes() == content for file, content in before.items())
 
     rows = list(csv.DictReader(table.open()))
@@ -101,7 +104,9 @@ def test_the_answer_of_a_search_is_compressed_beside_it(answer: Path, images: Pa
     data = load(images)
     assert evaluate(model, data.validation_x, data.validation_y) == accuracies[1]
     test = evaluate(model, data.test_x, data.test_y)
-    assert info.properties == {"accuracy": accuracies[1], "test_accuracy": test}
+    # What the network is does not change; its size does.
+    known = {"latency": 0.001, "accuracy": accuracies[1], "test_accuracy": test}
+    assert info.properties == known
     assert info.recipe is not None
     plain = sum(tensor.nbytes for tensor in model.state_dict().values())
     said = re.search(r"^mlp, depth 2, width 12: (\S+) times smaller", text, re.MULTILINE)
@@ -118,6 +123,16 @@ def test_the_answer_of_a_search_is_compressed_beside_it(answer: Path, images: Pa
     numbers = re.search(r"^ *network +(\d+) ", text, re.MULTILINE)
     assert numbers is not None
     assert int(numbers[1]) == sum(tensor.numel() for tensor in model.state_dict().values())
+    whole = total(measure(model).values())
+    (row,) = re.findall(r"^ *network +(.+?) *$", text, re.MULTILINE)
+    each = whole.numbers
+    assert row.split()[-4:] == [
+        f"{8 * whole.packed_bytes / each:.2f}",
+        f"{whole.entropy_bits / each:.2f}",
+        f"{whole.overhead:.2f}",
+        f"{whole.representation_bits / each:.2f}",
+    ]
+    assert max(map(len, text[: text.index("Chosen")].splitlines())) <= 100
 
 
 def test_the_same_seed_writes_the_same_to_another_folder(
@@ -137,11 +152,24 @@ def test_a_script_reads_what_was_found(answer: Path, images: Path) -> None:
     code, text = run(answer, "--data", images, "--accuracy-drop", "5%", *SHORT, "--json")
     assert code == 0
     said = json.loads(text)
-    ends = (".packed", "-curve.csv", "-curve.html")
-    assert said["written"] == [str(answer.with_name(f"answer{end}")) for end in ends]
+    assert said["written"] == [str(answer.with_name(f"answer{end}")) for end in ENDS]
     model, info = load_packed(answer.with_name("answer.packed"))
-    properties = {name: said[name] for name in ("accuracy", "test_accuracy")}
-    assert info.properties == properties
+    assert {name: said[name] for name in ("accuracy", "test_accuracy")}.items() <= (
+        info.properties.items()
+    )
+    rows = list(csv.DictReader(answer.with_name("answer-layers.csv").open()))
+    measured = measure(model)
+    assert [row["name"] for row in rows] == list(said["layers"]) == list(measured)
+    for row in rows:
+        layer, bits = said["layers"][row["name"]], measured[row["name"]]
+        assert layer["entropy_bits"] == float(row["entropy_bits"]) == bits.entropy_bits
+        assert layer["representation_bits"] == bits.representation_bits
+        assert layer["packed_bytes"] == int(row["packed_bytes"]) == bits.packed_bytes
+        assert layer["overhead"] == (bits.overhead if bits.entropy_bits else None)
+        assert layer["format"] == row["format"] in FORMATS
+    whole = total(measured.values())
+    assert said["total"]["representation_bits"] == whole.representation_bits
+    assert said["total"]["overhead"] == whole.overhead
     assert said["accuracy_before"] - said["accuracy"] <= 0.05 + 1e-9
     assert said["size"] == answer.with_name("answer.packed").stat().st_size
     assert said["plain_size"] == sum(tensor.nbytes for tensor in model.state_dict().values())
@@ -177,7 +205,10 @@ def family(depth, width, input_shape, classes, factor: int = 1):
     def build(shape):
         n = factor * shape.width
         return nn.Sequential(
-            nn.Flatten(), nn.Linear(math.prod(input_shape), n), nn.ReLU(), nn.Linear(n, classes)
+            nn.Flatten(),
+            nn.Linear(math.prod(input_shape), n, bias=False),  # A state of weights alone.
+            nn.ReLU(),
+            nn.Linear(n, classes, bias=False),
         )
 
     return DesignSpace(depth, width, build, input_shape=input_shape)

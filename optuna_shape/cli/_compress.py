@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -42,7 +42,6 @@ from optuna_shape.compress.measures import Bits
 from optuna_shape.compress.measures import measure_tensor
 from optuna_shape.compress.measures import total
 from optuna_shape.compress.packed import SUFFIX
-from optuna_shape.compress.packed import PackedTensor
 from optuna_shape.compress.packed import load_packed
 from optuna_shape.compress.packed import save_packed
 from optuna_shape.compress.search import Compression
@@ -54,13 +53,21 @@ from optuna_shape.constraints import format_quantity
 from optuna_shape.errors import InvalidCheckpoint
 from optuna_shape.errors import InvalidProblem
 from optuna_shape.measure import DeviceMeter
+from optuna_shape.report.compression import Layer
+from optuna_shape.report.compression import record
 from optuna_shape.report.compression import write_curve
+from optuna_shape.report.compression import write_layers
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
 from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import evaluate
 
 _CURVE = "-curve"
+_LAYERS = "-layers"
+_CAPTION = (
+    "kept: numbers that are not zero; bits: packed bits per number; bound: their zero-order "
+    "entropy; over: bits by bound; repr: representation bits per number"
+)
 # Accuracies of one network that differ by no more may come of rounding, or of repeats.
 _NEAR = 0.02
 
@@ -99,7 +106,11 @@ def compress(
     """Compress a trained network: the fewest bits within a drop of validation accuracy.
 
     Tries how far weights can be pruned and how few values they can share, retraining each time.
-    Writes NAME.packed, and all that was tried as NAME-curve.csv and NAME-curve.html.
+    The file becomes smaller, and nothing else: latency and energy stay as they are. Pruning layer
+    by layer, values that layers have in common, and adjusting a snapshot are for your own code
+    (optuna_shape.compress).
+    Writes NAME.packed, what each tensor takes as NAME-layers.csv, and all that was tried as
+    NAME-curve.csv and NAME-curve.html.
     """
     console, last = make_console(quiet=quiet or as_json), make_console(quiet=as_json)
     drop = _fraction(accuracy_drop)
@@ -138,11 +149,11 @@ def compress(
             report=report,
         )
     test = evaluate(network.model, images.test_x, images.test_y.to(where))
-    packed = _write(target, network, found, test, recipe, drop)
-    _show(console, last, target, network, found, packed, test)
+    layers = _write(target, network, found, test, recipe, drop)
+    _show(console, last, target, network, found, layers, test)
     same = _same(target, network)
     if as_json:
-        say_json(_as_json(target, network, found, test, same))
+        say_json(_as_json(target, network, found, layers, test, same))
     if not same:
         wrong = f"NOT verified: {target}{SUFFIX} does not hold the network to the bit."
         say(make_console(stderr=True), wrong)
@@ -167,7 +178,7 @@ def _fraction(text: str) -> float:
 
 def _files(target: Path) -> tuple[Path, ...]:
     # with_suffix would cut names that hold a dot.
-    suffixes = (SUFFIX, f"{_CURVE}.csv", f"{_CURVE}.html")
+    suffixes = (SUFFIX, f"{_LAYERS}.csv", f"{_CURVE}.csv", f"{_CURVE}.html")
     return tuple(target.with_name(target.name + suffix) for suffix in suffixes)
 
 
@@ -229,10 +240,11 @@ def _write(
     test: float,
     recipe: Recipe,
     drop: float,
-) -> list[PackedTensor]:
+) -> dict[str, Layer]:
     """Write all files; return how each tensor was packed."""
-    packed, table, _ = _files(target)
-    known = {"accuracy": found.best.accuracy, "test_accuracy": test}
+    packed, sizes, table, _ = _files(target)
+    known = {name: value for name, value in network.properties.items() if name != "size"}
+    known |= {"accuracy": found.best.accuracy, "test_accuracy": test}
     with writing(target.parent):
         tensors = save_packed(
             packed,
@@ -242,8 +254,11 @@ def _write(
             known,
             recipe=None if network.recipe is None else recipe,
         )
+        state = network.model.state_dict()
+        layers = {t.name: Layer(t.format, measure_tensor(state[t.name], t)) for t in tensors}
+        write_layers(sizes, layers)
         write_curve(table.with_suffix(""), found, str(network), drop)
-    return tensors
+    return layers
 
 
 def _same(target: Path, network: LoadedNetwork) -> bool:
@@ -258,7 +273,12 @@ def _same(target: Path, network: LoadedNetwork) -> bool:
 
 
 def _as_json(
-    target: Path, network: LoadedNetwork, found: Compression, test: float, same: bool
+    target: Path,
+    network: LoadedNetwork,
+    found: Compression,
+    layers: Mapping[str, Layer],
+    test: float,
+    same: bool,
 ) -> dict[str, object]:
     best = found.best
     return {
@@ -270,6 +290,8 @@ def _as_json(
         "accuracy": best.accuracy,
         "test_accuracy": test,
         "verified": same,
+        "layers": {name: layer.record for name, layer in layers.items()},
+        "total": record(total(layer.bits for layer in layers.values())),
         "written": [str(path) for path in _files(target)],
     }
 
@@ -285,22 +307,26 @@ def _show(
     target: Path,
     network: LoadedNetwork,
     found: Compression,
-    packed: Iterable[PackedTensor],
+    layers: Mapping[str, Layer],
     test: float,
 ) -> None:
     """Show what each layer takes, what the whole takes, and what it costs in accuracy."""
-    state = network.model.state_dict()
-    formats = {tensor.name: tensor.format for tensor in packed}
-    sizes = {tensor.name: measure_tensor(state[tensor.name], tensor) for tensor in packed}
     weights = weights_of(network.model)
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    table = Table(
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption=_CAPTION,
+        caption_justify="left",
+    )
     table.add_column("layer", overflow="fold")
-    for title in ("numbers", "not zero", "packed", "ratio", "bits each", "format"):
+    for title in ("numbers", "kept", "packed", "ratio", "bits", "bound", "over", "repr", "format"):
         table.add_column(title, justify="right", no_wrap=True)
     for name in weights:
-        table.add_row(name.removesuffix(".weight"), *_cells(sizes[name]), formats[name])
-    others = total(bits for name, bits in sizes.items() if name not in weights)
-    whole = total(sizes.values())
+        layer = layers[name]
+        table.add_row(name.removesuffix(".weight"), *_cells(layer.bits), layer.format)
+    others = total(layer.bits for name, layer in layers.items() if name not in weights)
+    whole = total(layer.bits for layer in layers.values())
     if others.numbers:
         table.add_row("all else", *_cells(others), "")
     table.add_section()
@@ -313,7 +339,8 @@ def _show(
         f"Chosen: {_told(found.best)}",
         f"{network}: {whole.plain_bytes / size:.2f} times smaller, "
         f"{format_quantity('size', whole.plain_bytes)} of weights in a file of "
-        f"{format_quantity('size', size)}; {whole.representation_bits:.0f} representation bits.",
+        f"{format_quantity('size', size)}; {whole.representation_bits:.0f} representation bits. "
+        f"Packed tensors take {whole.overhead:.2f} times their zero-order entropy.",
         f"Validation accuracy: {100 * before:.2f} % before, {100 * after:.2f} % after. "
         f"Test accuracy: {100 * test:.2f} %.",
         f"Written to {target.parent}: {', '.join(path.name for path in _files(target))}. "
@@ -325,17 +352,21 @@ def _show(
             "No smaller network is within the drop. Retrain for more --epochs, try more --trials, "
             "or allow a larger --accuracy-drop.",
         )
-    if "ans" in formats.values():
-        say(last, "To read the packed file, constriction has to be installed there too.")
+    if "ans" in {layer.format for layer in layers.values()}:
+        say(last, "Where the packed file is read: pip install 'optuna_shape[ans]'.")
 
 
 def _cells(bits: Bits) -> list[str]:
+    each = max(1, bits.numbers)
     return [
         str(bits.numbers),
-        f"{bits.nonzero / bits.numbers:.1%}" if bits.numbers else "",
+        f"{bits.nonzero / each:.1%}",
         format_quantity("size", bits.packed_bytes),
         f"{bits.ratio:.2f}",
-        f"{8 * bits.packed_bytes / bits.numbers:.2f}" if bits.numbers else "",
+        f"{8 * bits.packed_bytes / each:.2f}",
+        f"{bits.entropy_bits / each:.2f}",
+        f"{bits.overhead:.2f}",
+        f"{bits.representation_bits / each:.2f}",
     ]
 
 

@@ -52,7 +52,7 @@ def encode(tensor: torch.Tensor, formats: Collection[str] | None = None) -> tupl
 
     Args:
         tensor:
-            Of any type of 1, 2, 4 or 8 bytes, on any device.
+            Dense, of real numbers of 1, 2, 4 or 8 bytes, on any device.
         formats:
             The formats to choose from; by default all that are at hand. ``planes`` always is.
 
@@ -60,6 +60,7 @@ def encode(tensor: torch.Tensor, formats: Collection[str] | None = None) -> tupl
         The name of the format, and the bytes, without the tensor's shape and type.
 
     Raises:
+        ValueError: The tensor is none of those.
         PackingUnavailable: ``ans`` was asked for and is not installed.
     """
     columns = as_columns(tensor)
@@ -103,10 +104,13 @@ def as_columns(tensor: torch.Tensor) -> Bits:
     """Return the bits of a tensor as ``(m, n)`` unsigned integers, a row per column of a matrix.
 
     Raises:
-        ValueError: Its numbers take more than 8 bytes.
+        ValueError: Its numbers are complex, or it is sparse or on meta.
     """
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        what = "on meta" if tensor.is_meta else f"of layout {tensor.layout}"
+        raise ValueError(f"A tensor {what} cannot be packed. Make it dense, on a device.")
     integers = _INTEGERS.get(tensor.element_size())
-    if integers is None:
+    if tensor.is_complex() or integers is None:
         raise ValueError(f"A tensor of {tensor.dtype} cannot be packed. Take its parts apart.")
     plain = tensor.detach().to("cpu", memory_format=torch.contiguous_format).reshape(-1)
     flat: npt.NDArray[Any] = plain.view(integers).numpy()

@@ -77,7 +77,8 @@ class Code:
     """A canonical code, which follows from the lengths alone.
 
     Attributes:
-        lengths: ``(k,)`` bits of each code, 0 for symbols that have none.
+        lengths: ``(k,)`` bits of each code, 0 for symbols that have none; empty where there is
+            nothing to encode.
 
     Raises:
         ValueError: No complete prefix code has these lengths.
@@ -86,6 +87,8 @@ class Code:
     lengths: npt.NDArray[np.uint8]
 
     def __post_init__(self) -> None:
+        if len(self.lengths) == 0:
+            return
         used = self.lengths[self.lengths > 0].astype(np.int64)
         alone = len(used) == 1 and used[0] == 1
         if len(used) == 0 or used.max() > LONGEST:
@@ -95,13 +98,13 @@ class Code:
 
     @classmethod
     def of(cls, counts: Integers) -> Code:
-        """Return the shortest code for these counts, of which one is above 0."""
+        """Return the shortest code for these counts, of which one is above 0, or there is none."""
         return cls(code_lengths(counts))
 
     @property
     def longest(self) -> int:
         """Bits of the longest code."""
-        return int(self.lengths.max())
+        return int(self.lengths.max(initial=0))
 
     @cached_property
     def codes(self) -> npt.NDArray[np.int64]:
@@ -196,6 +199,8 @@ class Stream:
     @classmethod
     def read(cls, reader: Reader, code: Code, count: int, block: int) -> Stream:
         """Undo :meth:`to_bytes`; :exc:`ValueError` where that fails."""
+        if count and len(code.lengths) == 0:
+            raise ValueError(f"a code of no symbols is for {count}")
         length = reader.whole(reader.left)
         least = reader.whole(8 * length)
         width = reader.whole(32)

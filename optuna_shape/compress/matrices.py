@@ -258,7 +258,7 @@ class SHAM:
             raise ValueError(f"a column of {n} rows has {counts.max()} entries")
         ends = np.concatenate([[0], np.cumsum(counts)])
         rows = reader.numbers(int(ends[-1]), bits.width_of(n - 1))
-        if rows.max(initial=0) >= n:
+        if len(rows) and rows.max() >= n:
             raise ValueError(f"an entry is in row {rows.max()} of {n}")
         codebook = read_book(reader, dtype)
         code = Code.read(reader, len(codebook))
@@ -350,9 +350,10 @@ def bound(
     """
     n, m = shape
     dictionaries = 6 * k / (n * m)
+    symbol = 1 + math.log2(k) if k else 0.0
     if kind is HAM:
-        return (1 + math.log2(k)) / word + dictionaries
-    entry = 1 + math.log2(k) + bits.width_of(n - 1)
+        return symbol / word + dictionaries
+    entry = symbol + bits.width_of(n - 1)
     return q / (n * m) * entry / word + dictionaries + (m + 1) / (n * m)
 
 

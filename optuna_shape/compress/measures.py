@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -117,8 +118,8 @@ def measure_tensor(tensor: torch.Tensor, packed: PackedTensor) -> Bits:
 
 def total(parts: Iterable[Bits]) -> Bits:
     """Sum the sizes of several tensors, such as those of a whole network."""
-    columns = zip(*(vars(part).values() for part in parts))
-    return Bits(*(sum(column) for column in columns))
+    every = list(parts)
+    return Bits(*(sum(getattr(part, field.name) for part in every) for field in fields(Bits)))
 
 
 def _entropy(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:

@@ -12,7 +12,8 @@ number which of them it becomes.
     becomes :math:`b` with probability :math:`(w - a) / (b - a)`, else :math:`a`. So no number
     changes in expectation.
 ``uniform``
-    Values are multiples of a step, the smallest that makes at most ``k`` of them.
+    Values are multiples of a step, the smallest that makes at most ``k`` of them. A larger step
+    may make more again, so steps are tried from below, in strides of a two-thousandth.
 ``entropy``
     Cells of the least sum of :math:`(w - c_i)^2 - \lambda \log_2 p_i`, where a share :math:`p_i`
     of the numbers is in cell :math:`i` [Chou1989]_. It begins with ``3 k`` cells, and takes the
@@ -32,6 +33,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from optuna_shape.compress.clusters import Floats
 from optuna_shape.compress.clusters import Indices
@@ -43,6 +45,9 @@ _EXACT = 4096
 _ROUNDS = 50
 # Times that an interval of a step or of lambda is halved.
 _HALVINGS = 40
+# Steps tried at a time, and how much larger each is than the one before.
+_STEPS = 256
+_STRIDE = 1.0005
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +99,9 @@ def probabilistic(numbers: Floats, k: int, seed: int = 0) -> Shared:
 
 def uniform(numbers: Floats, k: int, seed: int = 0) -> Shared:
     """Share multiples of one step, zero among them; it draws nothing from the seed."""
-    ordered = np.sort(numbers)
-    low, high = 0.0, 4 * float(np.abs(numbers).max()) or 1.0  # This step rounds all to zero.
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        few = np.count_nonzero(np.diff(np.rint(ordered / middle))) < k
-        low, high = (low, middle) if few else (middle, high)
-    multiples, indices = np.unique(np.rint(numbers / high), return_inverse=True)
-    return Shared(multiples * high, indices)
+    step = _smallest_step(np.sort(numbers), k)
+    multiples, indices = np.unique(np.rint(numbers / step), return_inverse=True)
+    return Shared(multiples * step, indices)
 
 
 def entropy(numbers: Floats, k: int, seed: int = 0) -> Shared:
@@ -129,6 +129,47 @@ QUANTIZERS: Mapping[str, Quantizer] = {
     "uniform": uniform,
     "entropy": entropy,
 }
+
+
+def _smallest_step(ordered: Floats, k: int) -> float:
+    """Return the smallest step of which at most ``k`` multiples are nearest to any number."""
+
+    def few(step: float) -> bool:
+        return int(np.count_nonzero(np.diff(np.rint(ordered / step)))) < k
+
+    largest = 4 * float(np.abs(ordered).max()) or 1.0  # This step rounds all to zero.
+    # No step is below the least length of k intervals, wherever they lie, that hold all numbers.
+    lengths = largest * 0.5 ** np.arange(_HALVINGS, -1.0, -1.0)
+    long = _hold(ordered, lengths, k, aligned=False)
+    low = lengths[max(0, int(np.argmax(long)) - 1)]
+    if few(low):
+        return float(low)
+    while True:
+        steps = low * _STRIDE ** np.arange(_STEPS + 1)
+        for place in np.flatnonzero(_hold(ordered, steps, k, aligned=True)):
+            if few(steps[place]):  # As rounding has it, too.
+                low, high = steps[max(0, place - 1)], steps[place]
+                for _ in range(_HALVINGS):
+                    middle = (low + high) / 2
+                    low, high = (low, middle) if few(middle) else (middle, high)
+                return float(high)
+        low = steps[-1]
+
+
+def _hold(ordered: Floats, lengths: Floats, k: int, *, aligned: bool) -> npt.NDArray[np.bool_]:
+    """Whether ``k`` intervals of each length hold all numbers.
+
+    They are put from below on, where the next number is: as its cell, the numbers nearest to the
+    same multiple of the length, or else so that they begin with it.
+    """
+    held = np.zeros(len(lengths), dtype=np.intp)
+    for _ in range(min(k, len(ordered))):
+        first = ordered[held.clip(max=len(ordered) - 1)]
+        end = (np.rint(first / lengths) + 0.5) * lengths if aligned else first + lengths
+        held = np.maximum(held + 1, np.searchsorted(ordered, end, side="right"))
+        if (held >= len(ordered)).all():
+            break
+    return held >= len(ordered)
 
 
 def _cells(values: Floats) -> Indices:
@@ -167,8 +208,12 @@ def _settle(ordered: Floats, centres: Floats, multiplier: float) -> tuple[Floats
         counts = np.diff(ends)
         filled = counts > 0
         centres = np.diff(sums[ends])[filled] / counts[filled]
-        rates = -np.log2(counts[filled] / len(ordered))
-        if filled.all() and before is not None and np.array_equal(before, ends):
+        # Means that rounding made equal, or swapped, are those of one cell.
+        rising = np.append(True, np.diff(np.maximum.accumulate(centres)) > 0)
+        centres = centres[rising]
+        merged = np.add.reduceat(counts[filled], np.flatnonzero(rising))
+        rates = -np.log2(merged / len(ordered))
+        if filled.all() and rising.all() and before is not None and np.array_equal(before, ends):
             break
     chosen, borders = _envelope(centres, multiplier * rates)
     return centres[chosen], borders

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from typing import Literal
 
 import optuna
 import torch
@@ -46,6 +47,9 @@ _SLOWER = 0.1
 # Of accuracies, that are counts of images by their number.
 _ROUNDING = 1e-9
 _DEFAULT = Recipe()
+
+#: Which bits of a :class:`Point`.
+Size = Literal["bits", "representation_bits"]
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,14 @@ class Compression:
         return self.points[0]
 
 
-def curve(points: Iterable[Point]) -> list[Point]:
+def curve(points: Iterable[Point], by: Size = "bits") -> list[Point]:
     """Return the accuracy-against-bits curve: the points that no other one is better than.
 
-    They come by bits, and each is more accurate than all that take as few or fewer.
+    They come by bits, and each is more accurate than all that take as few or fewer. Packed bits
+    depend on the formats at hand, ``representation_bits`` on the network alone.
     """
     result: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.bits, -point.accuracy)):
+    for point in sorted(points, key=lambda point: (getattr(point, by), -point.accuracy)):
         if not result or point.accuracy > result[-1].accuracy:
             result.append(point)
     return result
@@ -115,9 +120,10 @@ def curve(points: Iterable[Point]) -> list[Point]:
 @torch.no_grad()
 def round_others(network: nn.Module) -> None:
     """Round all floating-point numbers that are no weights to bfloat16 numbers, in place."""
-    weights = weights_of(network)
-    for name, tensor in network.state_dict().items():
-        if name not in weights and tensor.is_floating_point():
+    weights = {weight.data_ptr() for weight in weights_of(network).values()}
+    for tensor in network.state_dict().values():
+        # By its memory: a weight may have two names.
+        if tensor.data_ptr() not in weights and tensor.is_floating_point():
             tensor.copy_(tensor.bfloat16())
 
 
@@ -174,20 +180,23 @@ def compress(
     tries = _Tries(network, data, epochs, seed, torch.device(device), recipe.gentle, formats)
     points = [tries.measured(None)]
     best, weights = points[0], copied(network.state_dict())
+    known: dict[Setting, Point | None] = {}  # None where the training diverged.
     if report is not None:
         report(best)
 
     def objective(trial: optuna.Trial) -> float:
         nonlocal best, weights
         setting = _suggest(trial)
-        known = [point for point in points if point.setting == setting]
-        point = known[0] if known else tries.run(setting)
+        new = setting not in known
+        if new:
+            known[setting] = tries.run(setting)
+        point = known[setting]
         if point is None:
             trial.set_constraint("drop", 1.0)
             raise optuna.TrialPruned("The training diverged.")
         excess = points[0].accuracy - point.accuracy - drop - _ROUNDING
         trial.set_constraint("drop", excess)
-        if not known:
+        if new:
             points.append(point)
             if excess <= 0 and point.bits < best.bits:
                 best, weights = point, copied(network.state_dict())

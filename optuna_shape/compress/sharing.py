@@ -38,7 +38,8 @@ def share_weights(
             One of :data:`~optuna_shape.compress.quantizers.QUANTIZERS`.
         unified:
             One codebook for all weights that are matrices and another for all convolutions, in
-            place of one for each.
+            place of one for each. Frozen weights (``requires_grad=False``), which no training
+            moves along with the others, have codebooks of their own.
         seed:
             Of the method ``probabilistic``.
 
@@ -67,7 +68,8 @@ def groups_of(network: nn.Module, *, unified: bool) -> list[list[nn.Parameter]]:
     weights = weights_of(network)
     groups: dict[str, list[nn.Parameter]] = defaultdict(list)
     for name, weight in weights.items():
-        groups[kind_of(weight) if unified else name].append(weight)
+        kind = f"{kind_of(weight)} {weight.requires_grad}"
+        groups[kind if unified else name].append(weight)
     return list(groups.values())
 
 
@@ -94,9 +96,12 @@ class Ties:
     @torch.no_grad()
     def sum_gradients(self) -> None:
         """Give each weight the sum of the gradients of its value, and zeros none."""
-        gradients = [weight.grad for weight in self._group if weight.grad is not None]
-        if len(gradients) < len(self._group):
+        if all(weight.grad is None for weight in self._group):
             return
+        for weight in self._group:
+            if weight.grad is None:  # It had no part in the loss, but its value may have.
+                weight.grad = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in self._group if weight.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         sums = torch.zeros(len(self._kept), dtype=flat.dtype, device=flat.device)
         sums.index_add_(0, self._index, flat)

@@ -1,30 +1,50 @@
-"""The accuracy-against-bits curve of a network's compression, as a figure and as a CSV file."""
+"""What a network's compression led to: its layers as a CSV file, its curve as a figure too."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
+from optuna_shape.compress.measures import Bits
 from optuna_shape.compress.search import Compression
 from optuna_shape.compress.search import Point
+from optuna_shape.compress.search import Size
 from optuna_shape.compress.search import curve
 from optuna_shape.constraints import format_quantity
+from optuna_shape.errors import InvalidProblem
 from optuna_shape.report.figures._style import ANSWER
+from optuna_shape.report.figures._style import CUT
 from optuna_shape.report.figures._style import GREY
+from optuna_shape.report.figures._style import INK
 from optuna_shape.report.figures._style import PREDICTED
+from optuna_shape.report.figures._style import RUNNING
 from optuna_shape.report.figures._style import TRAINED
 from optuna_shape.report.figures._style import axis
 from optuna_shape.report.figures._style import layout
 from optuna_shape.report.figures._style import marker
 from optuna_shape.report.figures._style import percent
 from optuna_shape.report.figures._style import percents
+from optuna_shape.report.figures._style import plain
 from optuna_shape.report.measured import write_whole
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+# Of networks that are compared.
+_COLOURS = (TRAINED, ANSWER, RUNNING, CUT, PREDICTED, INK)
+_AXES = {
+    "bits": "bits of the packed network",
+    "representation_bits": "bits of parameters and connections",
+}
 _COLUMNS = (
     "percentile",
     "k",
@@ -36,6 +56,44 @@ _COLUMNS = (
     "on_curve",
     "chosen",
 )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How a tensor was packed: in which format, and how large it is."""
+
+    format: str
+    bits: Bits
+
+    @property
+    def record(self) -> dict[str, object]:
+        """Format and sizes by name."""
+        return {"format": self.format, **record(self.bits)}
+
+
+def record(bits: Bits) -> dict[str, object]:
+    """Return sizes by name; ``overhead``, which is infinite where there is no entropy, as None."""
+    return {
+        **asdict(bits),
+        "entropy_bits": bits.entropy_bits,
+        "representation_bits": bits.representation_bits,
+        "overhead": bits.overhead if math.isfinite(bits.overhead) else None,
+    }
+
+
+def layers_csv(layers: Mapping[str, Layer]) -> str:
+    """The tensors of a network, one or more, a line each: names, formats, and :func:`record`."""
+    text = io.StringIO()
+    rows = [{"name": name, **layer.record} for name, layer in layers.items()]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_layers(path: Path, layers: Mapping[str, Layer]) -> None:
+    """Write :func:`layers_csv`; :exc:`OSError` if that fails."""
+    write_whole(path, layers_csv(layers))
 
 
 def curve_csv(found: Compression) -> str:
@@ -66,54 +124,77 @@ def curve_csv(found: Compression) -> str:
     return text.getvalue()
 
 
-def curve_figure(found: Compression, name: str, drop: float) -> go.Figure:
-    """Accuracy on the validation images by bits of the packed tensors.
+def curve_figure(
+    networks: Mapping[str, Compression], drop: float, *, by: Size = "bits"
+) -> go.Figure:
+    """Accuracy on the validation images by bits, of one network or of several to compare.
 
     Args:
-        found: What a search has found.
-        name: Of the network, for the title.
+        networks: What a search has found, by the name of the network. Of one alone, all networks
+            that were tried are shown; of several, their curves and what was chosen.
         drop: The allowed drop of accuracy, a fraction.
+        by: The bits of the packed tensors, or those of parameters and connections, which depend
+            on no format (:mod:`optuna_shape.compress.measures`).
+
+    Raises:
+        InvalidProblem: There is no network.
     """
     import plotly.graph_objects as go
 
-    best = curve(found.points)
+    if not networks:
+        raise InvalidProblem("No network is given to show. Name one or more.")
     figure = go.Figure()
-    groups = {
-        "tried": (
-            [point for point in found.points if point not in best],
-            {"mode": "markers", "marker": marker("circle", PREDICTED, 8, GREY)},
-        ),
-        "curve": (
-            best,
-            {
-                "mode": "lines+markers",
-                "line": {"color": TRAINED, "width": 2, "shape": "hv"},
-                "marker": marker("circle", TRAINED, 9),
-            },
-        ),
-        "as it was trained": (
-            [found.trained],
-            {"mode": "markers", "marker": marker("diamond", GREY, 12)},
-        ),
-        "chosen": ([found.best], {"mode": "markers", "marker": marker("star", ANSWER, 16)}),
-    }
-    for title, (points, look) in groups.items():
+
+    def add(name: str, points: Iterable[Point], **look: Any) -> None:
+        points = list(points)
         figure.add_scatter(
-            name=title,
-            x=[point.bits for point in points],
+            name=plain(name),
+            x=[getattr(point, by) for point in points],
             y=percents(point.accuracy for point in points),
             text=[_told(point) for point in points],
-            hoverinfo="text",
+            hoverinfo="text" if alone else "text+name",
             **look,
         )
-    least = found.trained.accuracy - drop
-    figure.add_hline(percent(least), line={"color": GREY, "width": 1, "dash": "dash"})
+
+    alone = len(networks) == 1
+    for (name, found), colour in zip(networks.items(), cycle(_COLOURS)):
+        best = curve(found.points, by)
+        group = "" if alone else name
+        if alone:
+            tried = [point for point in found.points if point not in best]
+            add("tried", tried, mode="markers", marker=marker("circle", PREDICTED, 8, GREY))
+        add(
+            "curve" if alone else name,
+            best,
+            mode="lines+markers",
+            line={"color": colour, "width": 2, "shape": "hv"},
+            marker=marker("circle", colour, 9),
+            legendgroup=group,
+        )
+        if alone:
+            look = marker("diamond", GREY, 12)
+            add("as it was trained", [found.trained], mode="markers", marker=look)
+            least = found.trained.accuracy - drop
+            figure.add_hline(percent(least), line={"color": GREY, "width": 1, "dash": "dash"})
+            said = (
+                f"{len(found.points) - 1} networks were tried. At least {100 * least:.4g} % of "
+                "the validation images were asked for (dashed)."
+            )
+        else:
+            said = f"Stars: the fewest packed bits within {100 * drop:.4g} points of accuracy."
+        add(
+            "chosen" if alone else name,
+            [found.best],
+            mode="markers",
+            marker=marker("star", ANSWER if alone else colour, 16),
+            legendgroup=group,
+            showlegend=alone,
+        )
     figure.update_layout(
         **layout(
-            f"Accuracy against bits: {name}",
-            f"{len(found.points) - 1} networks were tried. At least {100 * least:.4g} % of the "
-            "validation images were asked for (dashed).",
-            xaxis=axis("bits of the packed network", type="log", dtick="D2", tickformat="~s"),
+            f"Accuracy against bits: {', '.join(networks)}",
+            said,
+            xaxis=axis(_AXES[by], type="log", dtick="D2", tickformat="~s"),
             yaxis=axis("validation accuracy", ticksuffix=" %"),
         )
     )
@@ -134,13 +215,16 @@ def write_curve(stem: Path, found: Compression, name: str, drop: float) -> tuple
     """
     table, page = (stem.with_name(stem.name + suffix) for suffix in (".csv", ".html"))
     write_whole(table, curve_csv(found))
-    write_whole(page, curve_figure(found, name, drop).to_html(include_plotlyjs=True))
+    write_whole(page, curve_figure({name: found}, drop).to_html(include_plotlyjs=True))
     return table, page
 
 
 def _told(point: Point) -> str:
     size = format_quantity("size", point.bits / 8)
-    said = f"{point.bits} bits ({size}), {100 * point.accuracy:.4g} %"
+    said = (
+        f"{point.bits} bits ({size}), {point.representation_bits:.0f} representation bits, "
+        f"{100 * point.accuracy:.4g} %"
+    )
     setting = point.setting
     if setting is None:
         return f"as it was trained<br>{said}"

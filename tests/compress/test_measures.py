@@ -74,6 +74,11 @@ def test_every_tensor_is_measured_and_none_is_below_its_entropy(family: str) -> 
     assert whole.ratio > 2
 
 
+def test_nothing_takes_nothing() -> None:
+    whole = total([])
+    assert (whole.numbers, whole.packed_bytes, whole.entropy_bits) == (0, 0, 0)
+
+
 def test_a_constant_has_no_entropy() -> None:
     bits = measure(linear([[0.0] * 40] * 40))["weight"]
     assert bits.entropy_bits == 0

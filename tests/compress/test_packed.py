@@ -73,7 +73,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def write(path: Path, body: bytes) -> None:
-    path.write_bytes(b"OShP\x01" + hashlib.sha256(body).digest() + body)
+    path.write_bytes(b"OShP\x02" + hashlib.sha256(body).digest() + body)
 
 
 def assert_same(before: nn.Module, after: nn.Module) -> None:
@@ -159,6 +159,19 @@ def test_what_is_no_tensor_cannot_be_packed(tmp_path: Path) -> None:
     space = DesignSpace([1], [1], lambda _: Odd(2, 2))
     with pytest.raises(InvalidCheckpoint, match="'_extra_state' of the network"):
         save_packed(tmp_path / "a", space.build(Shape(1, 1)), space, (1, 1), {})
+
+
+@pytest.mark.parametrize("buffer", [torch.eye(3).to_sparse(), torch.ones(3) * 1j], ids=str)
+def test_odd_buffers_cannot_be_packed(buffer: torch.Tensor) -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("odd", buffer)
+    with pytest.raises(InvalidCheckpoint, match="'odd' of the network cannot be packed"):
+        pack(model)
+
+
+def test_a_network_on_meta_cannot_be_packed() -> None:
+    with pytest.raises(InvalidCheckpoint, match="'weight' of the network.*on meta"):
+        pack(nn.Linear(2, 2, device="meta"))
 
 
 def test_a_property_that_is_no_number_is_refused(tmp_path: Path) -> None:

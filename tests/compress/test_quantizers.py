@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from optuna_shape.compress.clusters import best_clusters
+from optuna_shape.compress.quantizers import _STRIDE
 from optuna_shape.compress.quantizers import QUANTIZERS
 from optuna_shape.compress.quantizers import Shared
+from optuna_shape.compress.quantizers import _smallest_step
 from optuna_shape.compress.quantizers import entropy
 from optuna_shape.compress.quantizers import kmeans
 from optuna_shape.compress.quantizers import probabilistic
@@ -95,11 +97,53 @@ def test_uniform_values_are_multiples_of_a_step_as_fine_as_k_allows(k: int) -> N
     assert k / 2 < len(shared.codebook)
 
 
+def smallest_step(numbers: np.ndarray, k: int, wide: float) -> float:
+    """The first step of an interval that is so wide: it ends where a number changes its cell."""
+    edges = np.unique(np.abs(numbers)[:, None] / (np.arange(100) + 0.5))
+    for low, high in zip(edges, [*edges[1:], 4 * edges[-1]]):
+        wide_enough = high > wide * low
+        if wide_enough and len(np.unique(np.rint(numbers / ((low + high) / 2)))) <= k:
+            return float(low)
+    raise AssertionError("none")
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 12])
+@pytest.mark.parametrize("share", [0.0, 0.6, 0.95])
+def test_the_step_of_pruned_numbers_is_the_smallest_of_all(share: float, k: int) -> None:
+    magnitudes = np.abs(GAUSS)
+    numbers = GAUSS[magnitudes > np.quantile(magnitudes, share)][:80]
+    step = _smallest_step(np.sort(numbers), k)
+    assert len(uniform(numbers, k).codebook) == len(np.unique(np.rint(numbers / step))) <= k
+    # Of narrower ones than a stride, some are missed.
+    assert step * (1 + 1e-9) >= smallest_step(numbers, k, 1 + 1e-9)
+    assert step <= smallest_step(numbers, k, _STRIDE) * (1 + 1e-9)
+
+
+def test_few_values_of_pruned_numbers_are_not_all_zero() -> None:
+    numbers = np.random.default_rng(0).standard_normal(90_000)
+    magnitudes = np.abs(numbers)
+    kept = numbers[magnitudes > np.quantile(magnitudes, 0.95)]
+    for k, most in ((2, 0.14), (5, 0.03)):
+        assert squares(uniform(kept, k), kept) < most * float((kept**2).sum())
+
+
 def test_entropy_trades_squares_for_bits() -> None:
     numbers = np.random.default_rng(3).standard_normal(20_000)
     fine, coarse = kmeans(numbers, 32), entropy(numbers, 32)
     assert bits(coarse) < bits(fine)
     assert squares(coarse, numbers) < 1.2 * squares(fine, numbers)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_vanish_beside_others_share_one_value() -> None:
+    rng = np.random.default_rng(0)
+    numbers = np.concatenate(
+        [0.05 * rng.standard_normal(20_000), 1e-20 * rng.standard_normal(10_000)]
+    )
+    shared = entropy(numbers, 64)
+    assert 2 < len(shared.codebook) <= 64
+    assert (np.diff(shared.codebook) > 0).all()
+    assert squares(shared, numbers) < 0.01 * float((numbers**2).sum())
 
 
 def test_entropy_constrained_cells_are_cheapest_for_their_numbers() -> None:

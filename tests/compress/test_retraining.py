@@ -67,6 +67,22 @@ def test_shared_values_stay_shared_and_learn(family: str, unified: bool) -> None
     assert moved > 0
 
 
+def test_a_frozen_layer_leaves_the_others_their_values_and_zeros() -> None:
+    model = network("mlp")
+    *names, frozen = weights_of(model)
+    model.get_parameter(frozen).requires_grad_(False)
+    prune(model, 0.5)
+    share_weights(model, 5, unified=True)
+    before = copies(model)
+    retrain_shared(model, DATA, **TRAINING, unified=True)
+    after = model.state_dict()
+    old, new = (torch.cat([s[name].reshape(-1) for name in names]) for s in (before, after))
+    assert torch.equal(new == 0, old == 0)
+    assert len(new[new != 0].unique()) <= 5
+    assert (new != old)[old != 0].all()
+    assert torch.equal(after[frozen], before[frozen])
+
+
 def test_a_shared_value_takes_the_step_of_its_summed_gradient() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False))

@@ -67,6 +67,13 @@ def test_the_curve_has_the_points_that_no_other_is_better_than() -> None:
         assert any(o.bits <= point.bits and o.accuracy >= point.accuracy for o in (a, b, c))
 
 
+def test_the_curve_by_representation_bits() -> None:
+    setting = Setting(50.0, 8, "kmeans", True)
+    a, b = Point(setting, 100, 900.0, 0.5), Point(setting, 200, 800.0, 0.6)
+    assert curve([a, b]) == [a, b]
+    assert curve([a, b], "representation_bits") == [b]
+
+
 def test_the_curve_of_few_points() -> None:
     assert curve([]) == []
     (one,) = points((1, 0.5))
@@ -86,6 +93,21 @@ def test_only_numbers_that_are_no_weights_are_rounded() -> None:
             assert torch.equal(tensor, before[name].bfloat16().float()), name
             changed += int((tensor != before[name]).sum())
     assert changed > 0
+
+
+def test_a_weight_of_two_names_is_not_rounded() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.second = nn.Linear(8, 8)
+            self.second.weight = self.first.weight
+
+    model = Tied()
+    weight, bias = model.first.weight.detach().clone(), model.second.bias.detach().clone()
+    round_others(model)
+    assert torch.equal(model.first.weight, weight)
+    assert torch.equal(model.second.bias, bias.bfloat16().float())
 
 
 def test_the_best_has_the_fewest_bits_within_the_drop(searched: Any) -> None:
@@ -145,6 +167,25 @@ def test_trainings_that_diverge_leave_the_network_as_it_was() -> None:
     assert found.best.setting is None
     for name, tensor in before.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_a_setting_that_diverged_is_not_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PERCENTILES": (0.0,),
+        "VALUES": (2, 2),
+        "QUANTIZERS": {"kmeans": QUANTIZERS["kmeans"]},
+        "_FIRST": (),
+    }.items():
+        monkeypatch.setattr(f"optuna_shape.compress.search.{name}", value)
+    steps = []
+    for trials in (1, 6):
+        model = trained()
+        seen: list[int] = []
+        model.register_forward_hook(lambda module, *_, seen=seen: seen.append(module.training))
+        recipe = Recipe("sgd", learning_rate=1e30)
+        compress(model, DATA, **ARGUMENTS | {"trials": trials}, recipe=recipe)
+        steps.append(sum(seen))
+    assert 0 < steps[1] <= 2 * steps[0]  # Rounded or not: there are two settings.
 
 
 @pytest.mark.parametrize(

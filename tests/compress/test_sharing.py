@@ -87,6 +87,18 @@ def test_the_gradient_of_a_value_is_the_sum_over_its_weights() -> None:
     assert second.grad.tolist() == [[3.75, 3.75]]
 
 
+def test_a_weight_without_a_gradient_moves_with_its_value() -> None:
+    first, second = nn.Parameter(torch.tensor([[1.0, 2.0, 0.0]])), nn.Parameter(torch.ones(1, 2))
+    ties = Ties([first, second])
+    ties.sum_gradients()
+    assert first.grad is None
+    first.grad = torch.tensor([[3.0, 5.0, 7.0]])
+    ties.sum_gradients()
+    assert first.grad.tolist() == [[3.0, 5.0, 0.0]]
+    assert second.grad is not None
+    assert second.grad.tolist() == [[3.0, 3.0]]
+
+
 def test_values_that_drifted_apart_are_made_equal() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0, 1.0, 0.0]))
     ties = Ties([weight])

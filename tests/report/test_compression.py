@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
+from optuna_shape import InvalidProblem
 from optuna_shape.compress.search import Compression
 from optuna_shape.compress.search import Point
 from optuna_shape.compress.search import Setting
@@ -38,7 +41,7 @@ def test_the_table_has_a_line_for_each_network() -> None:
 
 
 def test_the_figure_shows_the_curve_and_what_was_chosen() -> None:
-    figure = curve_figure(FOUND, "a <b> network", 0.01)
+    figure = curve_figure({"a <b> network": FOUND}, 0.01)
     lines = {line.name: (list(line.x), list(line.y)) for line in figure.data}
     assert lines == {
         "tried": ([2000], [80.0]),
@@ -51,6 +54,25 @@ def test_the_figure_shows_the_curve_and_what_was_chosen() -> None:
     assert figure.layout.title.text == "Accuracy against bits: a &lt;b&gt; network"
     assert "89 %" in figure.layout.title.subtitle.text
     assert "80 % pruned, 32 values, kmeans" in figure.data[1].text[1]
+
+
+def test_networks_are_compared_by_representation_bits() -> None:
+    large = Point(Setting(80.0, 8, "kmeans", True), 5000, 250.0, 0.85)
+    other = Compression((TRAINED, large), large)
+    figure = curve_figure({"deep": FOUND, "wide": other}, 0.01, by="representation_bits")
+    lines = [(line.name, list(line.x), list(line.y)) for line in figure.data]
+    assert lines == [
+        ("deep", [300.0, 1100.0, 8100.4], [40.0, 89.5, 90.0]),
+        ("deep", [1100.0], [89.5]),
+        ("wide", [250.0, 8100.4], [85.0, 90.0]),
+        ("wide", [250.0], [85.0]),
+    ]
+    assert figure.data[0].line.color != figure.data[2].line.color
+    assert [line.showlegend for line in figure.data] == [None, False, None, False]
+    assert figure.layout.title.text == "Accuracy against bits: deep, wide"
+    assert figure.layout.xaxis.title.text == "bits of parameters and connections"
+    with pytest.raises(InvalidProblem, match="No network"):
+        curve_figure({}, 0.01)
 
 
 def test_both_files_are_written_and_need_no_network(tmp_path: Path) -> None:
