@@ -768,7 +768,7 @@ def test_every_figure_of_the_page_is_computed(page: str) -> None:
     known = [words for section in SECTIONS for where, words in words_of(section) if where == page]
     found = unexplained((ROOT / page).read_text(), known)
     assert found == [], (
-        f"{page} has figures that nothing in tests/test_figures.py computes. Let the function of "
+        f"{page} has figures that nothing in tests/test_stated_figures.py computes. Let the function of "
         "their section compute them from a recorded file and yield their words; if nobody "
         "measured them, as they are defaults or names, add the words to not_measured:\n"
         + "\n".join(found)
