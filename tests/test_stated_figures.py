@@ -536,8 +536,10 @@ def compressed_networks() -> Words:
     yield RESULTS, f"is trained for {train} epochs, pruned and trained on for {retrain}"
     yield RESULTS, f"shared among 32 values and tuned for {tune}"
     yield RESULTS, f"trained for {train + retrain + tune}"
+    ratios, worse = [], []
     for share in ("0.85", "0.9"):
         steps = [found["resnet", seed, share, "rounded"] for seed in seeds]
+        ratios.append(statistics.median(float(row["ratio"]) for row in steps))
         cells = [f"{statistics.median(float(row['ratio']) for row in steps):.1f}"]
         for measure in ("accuracy", "test"):
             for than in ("trained", "longer"):
@@ -548,7 +550,10 @@ def compressed_networks() -> Words:
                 ]
                 middle = statistics.median(gains)
                 cells.append(f"{middle:+.1f} ({min(gains):+.1f} to {max(gains):+.1f})")
+                worse += [-middle] if (measure, than) == ("accuracy", "longer") else []
         yield RESULTS, f"| {100 * float(share):.0f} % | {' | '.join(cells)} |"
+    yield README, f"became {span(ratios, '{:.0f}'.format)} times smaller"
+    yield README, f"{span(worse, '{:.1f}'.format)} points worse in validation"
     summary = {(r["network"], r["budget"], r["what"]): r for r in rows("compression-summary")}
 
     def seen(network: str, epochs: str, what: str) -> list[float]:
