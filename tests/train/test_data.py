@@ -20,6 +20,7 @@ PLACES = {
     "fashion-mnist-full": "FashionMNIST/raw",
     "mnist": "MNIST/raw",
     "cifar10": "cifar-10-batches-py",
+    "cifar10-small": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
 }
 STILL = Distortion(rotation=0, scale=(1, 1), shear=0, shift=0, clutter=0, noise=0)

@@ -58,7 +58,7 @@ def test_unknown_names_are_told_the_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataUnavailable, match=r"Unknown data set .* cifar10, cifar100, digits"):
+    with pytest.raises(DataUnavailable, match=r"Unknown .* cifar10-small, cifar100, digits"):
         load(data or "README.md")
 
 
