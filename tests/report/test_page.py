@@ -295,7 +295,7 @@ def test_only_what_is_known_of_a_meter_is_said(make_problem: MakeProblem, tmp_pa
         assert f"The costs come from: {meter.fingerprint}." in text
         assert "batch" not in text
     phone = FunctionMeter(ask_phone, fingerprint="my phone, batch 4, flight mode")
-    assert "those of one call, on a batch 4" in told(phone, "phone")
+    assert "those of one call, on a batch of 4" in told(phone, "phone")
 
 
 def test_what_an_end_guarantees_is_said_of_that_end(

@@ -90,8 +90,8 @@ def device(facts: Facts) -> Iterator[Html]:
         yield element("p", "Nothing had to be measured on a device: all costs were counted.")
         return
     source = facts.screening.fingerprint
-    batch = re.search(r"\bbatch \d+", source)  # A table or a function need not tell of any.
-    call = f" Latency and energy are those of one call, on a {batch[0]}." if batch else ""
+    batch = re.search(r"\bbatch (\d+)", source)  # A table or a function need not tell of any.
+    call = f" Latency and energy are those of one call, on a batch of {batch[1]}." if batch else ""
     yield element("p", f"The costs come from: {source}.{call}")
     for note in sorted({m.note for m in measurements if m.is_estimate}):
         yield element("p", f"Energy was not measured. It is an {note}.")
