@@ -286,30 +286,6 @@ class Trainings:
         return self.weights / f"{write_shape(shape)}-{seed}"
 
 
-def measured_once(path: Path, space: DesignSpace, meter: DeviceMeter) -> TableMeter:
-    """Measure the latency of every shape, or read what was measured before.
-
-    All searches see the same figures, also those that begin again after an interruption.
-    """
-    if not path.exists():
-        print(f"measuring the latency of {len(space)} shapes", flush=True)
-        found = meter.measure(space, space.shapes, "latency")
-        write(
-            path,
-            [
-                {
-                    "depth": shape.depth,
-                    "width": shape.width,
-                    "latency": measurement.value,
-                    "latency_low": measurement.low,
-                    "latency_high": measurement.high,
-                }
-                for shape, measurement in found.items()
-            ],
-        )
-    return TableMeter(path)
-
-
 def search(trainings: Trainings, meter: TableMeter, deep: Shape, seed: int) -> Found | None:
     """Ask for the fastest shape as accurate as a deep network; None if its training diverged."""
     threshold, deep_test = trainings.validation(deep, seed), trainings.test(deep, seed)
@@ -633,9 +609,10 @@ def main() -> None:
     tables.write_provenance(path, source)
     device = meters[batch_sizes[-1]].setting.device
     trainings = Trainings(path, known, space, data, arguments.epochs, device)
-    table = measured_once(
-        out.with_name(f"{out.stem}-latencies.csv"), space, meters[batch_sizes[-1]]
-    )
+    # All searches see the same figures, also those that begin again after an interruption.
+    measured = out.with_name(f"{out.stem}-latencies.csv")
+    tables.measured(measured, space, meters[batch_sizes[-1]])
+    table = TableMeter(measured)
 
     rows = read(out)
     for seed in seeds:
