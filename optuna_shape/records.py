@@ -574,16 +574,28 @@ class StudyRecords:
         return objection
 
     def _objection(self, trial_id: int, shape: Shape, replicate: bool) -> Objection | None:
-        trials = self.trials()
-        history = read_history(trials)
-        numbers = {trial._trial_id: trial.number for trial in trials}
-        for number in history.running:
-            if number != numbers[trial_id] and history.shapes[number] == shape:
-                return Objection(f"{shape} is being trained by trial {number}", final=False)
-        for number in sorted(history.trained):
-            if history.shapes[number] == shape and not replicate:
-                return Objection(f"{shape} has been trained by trial {number}", final=True)
-        return None
+        while True:
+            trials = self.trials()
+            history = read_history(trials)
+            others = [t for t in trials if t._trial_id != trial_id and shape_of(t) == shape]
+            for trial in others:
+                if trial.number in history.running:
+                    reason = f"{shape} is being trained by trial {trial.number}"
+                    return Objection(reason, final=False)
+            for trial in others:
+                if trial.number in history.trained and not replicate:
+                    reason = f"{shape} has been trained by trial {trial.number}"
+                    return Objection(reason, final=True)
+            # Workers are looked for after the trials were read. One that ended in between looks
+            # dead, but may have trained the shape.
+            if not any(self._has_ended_since(trial) for trial in others):
+                return None
+
+    def _has_ended_since(self, trial: FrozenTrial) -> bool:
+        """Whether a trial that was running when it was read is over now."""
+        if trial.state != TrialState.RUNNING:
+            return False
+        return self._storage.get_trial(trial._trial_id).state.is_finished()
 
     def release_dead_claims(self, goal: str, trial_id: int | None = None) -> None:
         """End the trials that nobody trains any more: their workers are certainly dead.
@@ -601,9 +613,10 @@ class StudyRecords:
                 continue
             left = trial_id not in (None, trial._trial_id) and claim.get("loop")
             if _worker_is_alive(claim) is False or (left and _is_of_this_thread(claim)):
-                # Another worker may be quicker, which is as good.
+                # Another worker may be quicker, which is as good. The trial is read again: its
+                # worker may have stored an accuracy before it died.
                 with contextlib.suppress(UpdateFinishedTrialError):
-                    self._end(trial, goal)
+                    self._end(self._storage.get_trial(trial._trial_id), goal)
 
     def _end(self, trial: FrozenTrial, goal: str) -> None:
         if ACCURACY in trial.user_attrs:

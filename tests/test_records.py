@@ -4,7 +4,10 @@ import datetime
 import math
 import multiprocessing
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -89,6 +92,57 @@ def test_a_trained_shape_cannot_be_claimed_but_on_purpose() -> None:
     assert objection is not None
     assert objection.final
     assert records.claim(second._trial_id, Shape(1, 8), replicate=True) is None
+
+
+class _Between(optuna.storages.InMemoryStorage):
+    """A storage where something happens right after the trials were read, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: Callable[[], None] | None = None
+
+    def get_all_trials(self, *args: Any, **options: Any) -> list[optuna.trial.FrozenTrial]:
+        trials = super().get_all_trials(*args, **options)
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+        return trials
+
+
+@pytest.mark.parametrize("accuracy", [0.9, math.nan])
+def test_a_worker_that_ends_while_another_claims_has_trained_its_shape(accuracy: float) -> None:
+    storage = _Between()
+    study = optuna.create_study(storage=storage)
+    records = StudyRecords(study)
+    training, over = threading.Event(), threading.Event()
+
+    def objective(trial: optuna.Trial) -> float:
+        records.claim(trial._trial_id, Shape(1, 8))
+        trial.suggest_int("depth", 1, 1)
+        trial.suggest_int("width", 8, 8)
+        training.set()
+        over.wait()
+        trial.set_user_attr("accuracy", accuracy)
+        return accuracy
+
+    worker = threading.Thread(target=study.optimize, args=(objective,), kwargs={"n_trials": 1})
+    worker.start()
+    training.wait()
+
+    def end() -> None:
+        over.set()
+        worker.join()
+
+    second = ask(study)
+    storage.then = end
+    objection = records.claim(second._trial_id, Shape(1, 8))
+    if math.isnan(accuracy):
+        assert study.trials[0].state == TrialState.FAIL
+        assert objection is None
+    else:
+        assert study.trials[0].state == TrialState.COMPLETE
+        assert objection is not None
+        assert "has been trained by trial 0" in objection.reason
 
 
 def _claim_and_die(path: str) -> None:
