@@ -210,6 +210,15 @@ def test_a_training_that_diverged_is_tried_again_otherwise(tmp_path: Path) -> No
     assert list(search.folder.glob("trial-*")) == []
 
 
+def test_a_search_allows_for_what_differs_between_sessions(tmp_path: Path) -> None:
+    question = [*SMALL, "--constraint", "latency <= 1 s", "--trials", "1", "--guard", "0.12"]
+    assert run(*question, output=tmp_path)[0] == 0
+    (study,) = studies(tmp_path)
+    screening = StudyRecords(study).screening()
+    assert screening is not None
+    assert "guard 12.00%" in screening["fingerprint"]
+
+
 def test_transfer_makes_heirs_which_train_for_less(tmp_path: Path) -> None:
     question = ["--depth", "1", "--width", "6,8,16", "--epochs", "3", "--max-noise", "100"]
     question += ["--constraint", "size <= 1 MB", "--transfer"]
@@ -422,18 +431,19 @@ def test_measure_judges(tmp_path: Path) -> None:
 
 def test_measure_says_that_an_estimate_is_one(tmp_path: Path) -> None:
     path = tmp_path / "shapes.csv"
-    code, text = measure("--energy", "--watts", "45", "--output", str(path))
+    one = ["--depth", "1", "--width", "8"]
+    code, text = measure(*one, "--energy", "--watts", "45", "--output", str(path))
     assert code == 0
     assert "(estimate)" in text
     assert "energy estimated at 45 W" in path.read_text()
     small = Shape(1, 8)
     table = TableMeter(path)
-    space = DesignSpace([1, 2], [8])
+    space = DesignSpace([1], [8])
     seconds = table.measure(space, [small], "latency")[small].value
     joules = table.measure(space, [small], "energy")[small].value
     assert 0 < joules < 45 * 100 * seconds
     arguments = ["--energy", "--watts", "45", "--json", "--output", str(path)]
-    result = CliRunner().invoke(app, ["measure", *GRID, *arguments])
+    result = CliRunner().invoke(app, ["measure", *GRID, *one, *arguments])
     for row in json.loads(result.stdout)["rows"]:
         assert row["energy"] > 0
         assert row["energy_note"] == "estimate: 45 W x latency"

@@ -73,6 +73,7 @@ def invoke(command: str, **environment: str) -> Result:
         (f"{SEARCH} --batch-size x", "'--batch-size': 'x'. "),
         (f"{SEARCH} --threads 0", "'--threads': '0'. "),
         (f"{SEARCH} --workers -1", "'--workers': '-1'. "),
+        (f"{SEARCH} --guard 5", "guard must be a share, like 0.05"),
         (f"{SEARCH} --max-noise nan", "max_noise must be a share above 0, like 0.1"),
         (f"{SEARCH} --watts 0", "watts must be the power of the device"),
         (f"{SEARCH} --watts inf", "'--watts': 'inf'. "),

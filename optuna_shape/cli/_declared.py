@@ -95,6 +95,15 @@ MaxNoise = Annotated[
         rich_help_panel=DEVICE,
     ),
 ]
+Guard = Annotated[
+    float | None,
+    typer.Option(
+        help="Difference between sessions to allow for, as a share; measure --repeat suggests "
+        "one. By default 0.05 on a CPU and 0.02 on CUDA.",
+        show_default=False,
+        rich_help_panel=DEVICE,
+    ),
+]
 Watts = Annotated[
     float | None,
     typer.Option(

@@ -93,6 +93,7 @@ class Job:
     batch_size: int = 32
     threads: int = 1
     max_noise: float = 0.1
+    guard: float | None = None
     watts: float | None = None
     train_only: bool = False
     wait: float = 30.0
@@ -139,6 +140,7 @@ class Job:
             energy="counter" if self.watts is None else "estimate",
             watts=self.watts,
             max_noise=self.max_noise,
+            guard=self.guard,
         )
         # More threads gain little on small networks, and much noise where other programs run.
         torch.set_num_threads(self.threads)

@@ -32,6 +32,7 @@ from optuna_shape.cli._declared import Depth
 from optuna_shape.cli._declared import Device
 from optuna_shape.cli._declared import Family
 from optuna_shape.cli._declared import FamilyOption
+from optuna_shape.cli._declared import Guard
 from optuna_shape.cli._declared import InputShape
 from optuna_shape.cli._declared import MaxNoise
 from optuna_shape.cli._declared import Quiet
@@ -90,14 +91,7 @@ def measure(
     quantile: Annotated[
         float, typer.Option(help="Of the latency: 0.5, or a tail such as 0.9.")
     ] = 0.5,
-    guard: Annotated[
-        float | None,
-        typer.Option(
-            help="Difference between sessions to allow for, as a share; --repeat suggests one. "
-            "By default 0.05 on a CPU and 0.02 on CUDA.",
-            show_default=False,
-        ),
-    ] = None,
+    guard: Guard = None,
     dtype: Annotated[
         str, typer.Option(help="Of weights and inputs, such as float32 or bfloat16.")
     ] = "float32",

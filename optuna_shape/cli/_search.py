@@ -33,6 +33,7 @@ from optuna_shape.cli._declared import Depth
 from optuna_shape.cli._declared import Device
 from optuna_shape.cli._declared import Family
 from optuna_shape.cli._declared import FamilyOption
+from optuna_shape.cli._declared import Guard
 from optuna_shape.cli._declared import MaxNoise
 from optuna_shape.cli._declared import Quiet
 from optuna_shape.cli._declared import Seed
@@ -117,6 +118,7 @@ def search(
         ),
     ] = 1,
     max_noise: MaxNoise = Job.max_noise,
+    guard: Guard = Job.guard,
     watts: Watts = None,
     train_only: Annotated[
         bool,
@@ -193,6 +195,7 @@ def search(
         batch_size=batch_size,
         threads=threads,
         max_noise=max_noise,
+        guard=guard,
         watts=watts,
         train_only=train_only,
         wait=Job.wait if wait is None else wait,
