@@ -57,7 +57,7 @@ from optuna_shape.records import StudyRecords
 
 # Imports once for all workers.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["test_faults"])
+_context.set_forkserver_preload(["test_faults", "optuna_shape.decide._gp"])
 SPACE = DesignSpace(range(1, 6), (4, 8, 16, 32))
 EPOCHS = 3
 

@@ -24,7 +24,7 @@ from optuna_shape.records import StudyRecords
 WORKERS = 8
 # Imports once for all workers.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["test_storages"])
+_context.set_forkserver_preload(["test_storages", "optuna_shape.decide._gp"])
 POISONED = Shape(2, 5)
 
 
