@@ -24,8 +24,6 @@ import csv
 import functools
 import math
 import multiprocessing
-import shlex
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -35,6 +33,7 @@ from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import wait
+from dataclasses import asdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +54,7 @@ from optuna_shape.families import FAMILIES
 from optuna_shape.train.data import DATASETS
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
+from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -104,7 +104,7 @@ def search(
     callbacks: Sequence[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]],
     device: str,
 ) -> tuple[optuna.Study, float]:
-    """Run one search to its end; the study, and the seconds it took."""
+    """Run one search to its end; the study, and the seconds it took, without measuring."""
     study = optuna.create_study(direction=problem.direction, sampler=sampler, pruner=pruner)
 
     def train_one(model: torch.nn.Module, trial: optuna.Trial) -> float:
@@ -122,8 +122,8 @@ def search(
         torch.manual_seed(seed)
         return inner(trial)
 
-    begin = time.perf_counter()
     problem.screen(study)
+    begin = time.perf_counter()
     study.optimize(objective, callbacks=list(callbacks))
     return study, time.perf_counter() - begin
 
@@ -228,19 +228,11 @@ class Setting:
     def train(self, shape: Shape, seed: int) -> tuple[float, tuple[float, ...]]:
         """Seconds of a training, and its curve."""
         data, space = _prepared(self)
-        curve: list[float] = []
-        torch.manual_seed(seed)
-        model = space.build(shape)
         begin = time.perf_counter()
-        train(
-            model,
-            data,
-            epochs=self.epochs,
-            seed=seed,
-            device=self.device,
-            report=lambda epoch, accuracy: curve.append(accuracy),
+        _, curve = tables.train_anew(
+            space, data, shape, seed, epochs=self.epochs, device=self.device
         )
-        return time.perf_counter() - begin, tuple(curve)
+        return time.perf_counter() - begin, curve
 
 
 @functools.cache
@@ -345,17 +337,21 @@ def main() -> None:
         meter=Remembering(meter),
         epochs=arguments.epochs,
     )
-    command = shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR")
-    source = tables.provenance(
-        command=command,
-        data=data.name,
-        training_images=len(data.train_x),
-        validation_images=len(data.validation_x),
-        epochs=arguments.epochs,
-        latency_batch_size=arguments.batch_size,
-    )
+    settings = {
+        "data": data.name,
+        "images": data.digest,
+        "training_images": len(data.train_x),
+        "validation_images": len(data.validation_x),
+        "epochs": arguments.epochs,
+        "recipe": asdict(Recipe()),
+        "family": arguments.family,
+        "family_options": arguments.family_option,
+        "latency_batch_size": arguments.batch_size,
+    }
+    source = tables.provenance(**settings)
     if arguments.record:
-        tables.write_provenance(arguments.record, source)
+        tables.check_same(arguments.record, settings)
+        tables.add_provenance(arguments.record, source)
         record(
             arguments.record,
             setting,

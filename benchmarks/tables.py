@@ -13,18 +13,27 @@ import datetime
 import json
 import math
 import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from optuna_shape import DesignSpace
 from optuna_shape import DeviceMeter
 from optuna_shape import Shape
 from optuna_shape.errors import EnergyUnavailable
 from optuna_shape.measure import count
+from optuna_shape.train.data import Data
+from optuna_shape.train.trainer import train
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,35 @@ def append(path: Path, training: Training) -> None:
         writer.writerow({name: _text(getattr(training, name)) for name in _COLUMNS})
 
 
+def train_anew(
+    space: DesignSpace,
+    data: Data,
+    shape: Shape,
+    seed: int,
+    *,
+    epochs: int,
+    device: torch.device | str = "cpu",
+) -> tuple[nn.Module, tuple[float, ...]]:
+    """Train a network from scratch, by the usual recipe.
+
+    Returns:
+        The network, and its curve as a table gives it back, so that who goes on with a recording
+        sees the same. It is shorter than the epochs if the training diverged.
+    """
+    curve: list[float] = []
+    torch.manual_seed(seed)
+    network = space.build(shape)
+    train(
+        network,
+        data,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        report=lambda epoch, accuracy: curve.append(float(f"{accuracy:.5g}")),
+    )
+    return network, tuple(curve)
+
+
 def _text(value: float | tuple[float, ...]) -> str:
     if isinstance(value, tuple):
         return " ".join(f"{part:.5g}" for part in value)
@@ -134,27 +172,85 @@ def measured(path: Path, space: DesignSpace, meter: DeviceMeter) -> dict[str, di
 
 
 def provenance(**what: Any) -> dict[str, Any]:
-    """Device, versions and date, beside whatever the caller states."""
-    import botorch
-    import optuna
-
+    """Command, code, device, versions and date, beside whatever the caller states."""
     cuda = torch.cuda.is_available()
     return {
+        "command": command(sys.argv),
         **what,
         "device": torch.cuda.get_device_name() if cuda else _processor(),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "optuna": optuna.__version__,
-            "botorch": botorch.__version__,
-        },
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
-def write_provenance(path: Path, content: dict[str, Any]) -> None:
+def command(words: Sequence[str]) -> str:
+    """How a script was called, but for where its machine keeps the data."""
+    shown = ["python", *words]
+    for i, word in enumerate(shown):
+        if word == "--data-root" and i + 1 < len(shown):
+            shown[i + 1] = "DIR"
+        elif word.startswith("--data-root="):
+            shown[i] = "--data-root=DIR"
+    return shlex.join(shown)
+
+
+def write_provenance(path: Path, content: Mapping[str, Any]) -> None:
     path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def add_provenance(path: Path, content: Mapping[str, Any]) -> None:
+    """Write that of a recording which goes on: what differed in earlier sessions is kept."""
+    file = path.with_suffix(".json")
+    before = json.loads(file.read_text()) if file.exists() else {}
+    earlier = before.pop("earlier", [])
+    differs = {k: v for k, v in before.items() if k in content and v != content[k]}
+    if differs:
+        earlier.append(differs)
+    write_provenance(path, {**content, "earlier": earlier} if earlier else content)
+
+
+def check_same(path: Path, settings: Mapping[str, object]) -> None:
+    """Refuse to go on with a recording of other settings.
+
+    Raises:
+        SystemExit: They differ from what its JSON states.
+    """
+    file = path.with_suffix(".json")
+    stored = json.loads(file.read_text()) if file.exists() else {}
+    # As JSON has them: a tuple comes back as a list.
+    for name, value in json.loads(json.dumps(settings)).items():
+        if name in stored and stored[name] != value:
+            raise SystemExit(
+                f"{file} has {name} {stored[name]!r}, and here it is {value!r}. Write to another "
+                "file, or remove what is there."
+            )
+
+
+def _commit() -> str | None:
+    """Of the code, with ``+`` where it was changed since; None outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--", "../optuna_shape", "*.py"], capture_output=True
+        )
+    except OSError:
+        return None
+    if commit.returncode:
+        return None
+    return commit.stdout.decode().strip() + ("+" if status.stdout else "")
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that figures may depend on, as far as they are installed."""
+    names = ("torch", "optuna", "botorch", "gpytorch", "optuna-integration", "ax-platform")
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _processor() -> str:
