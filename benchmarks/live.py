@@ -1,15 +1,14 @@
 """ShapeSampler against other searches at the same budget, really training.
 
     python benchmarks/live.py                              # digits, five seeds
-    python benchmarks/live.py --methods "Ours;Random" --seeds 3,4
+    python benchmarks/live.py --methods "Ours, never pruning;Random" --seeds 3,4
     python benchmarks/live.py --summary                    # figures of what is there
 
 Ax needs ``pip install 'optuna_shape[bench]'``; what is not installed is skipped. An interrupted
 recording goes on where it was. The files stand beside ``--out``, ``results/live.csv``:
 ``live-shapes.csv`` has what every shape measures, ``live-shapes.json`` by which meter,
 ``live-trainings.csv`` every training, ``live-runs.csv`` every search with its trainings. From
-these come ``live.csv``, a row for each answer, and ``live-summary.csv``: medians over the seeds
-with the smallest and the largest.
+these come ``live.csv``, a row for each answer, and ``live-summary.csv``.
 
 Tasks. ``accuracy, limited``: latency and size at most ``--share`` of the largest shape's.
 ``latency``: the lowest with at least ``--threshold`` of accuracy. Latency is measured once, for
@@ -26,14 +25,26 @@ Budget. A training costs the epochs really run times FLOPs; the budget is a shar
 every feasible shape costs. The training that crosses a budget still counts, and is the last. At
 each of ``--budgets``, and for ours also where ShapeTerminator stopped (``stop``), the answer is
 the best by what was seen, as ``problem.best`` has it: the highest accuracy, or the lowest latency
-of those that reached the accuracy. After its stop ours trains nothing more, so that its answer at
-any larger budget is that of the stop, at the cost of the stop. Rivals are treated as generously as
-in ``replay.py``.
+of those that reached the accuracy. Ours goes on to its stop, whatever that costs, and trains
+nothing more: its answer at any larger budget is that of the stop, at the cost of the stop.
+
+What is compared. ``ShapeSampler`` never prunes, as is the default of the command. It knows
+latency, size and FLOPs of all shapes before it trains; rivals, with their defaults, are told of
+what they pick, and treated as generously as in ``replay.py``. GPSampler and TPE begin with ten
+random trials, the same that Random makes with this seed, and Ax with the middle of the space and
+four quasi-random shapes. At small budgets it is these that are compared, and little of the models.
 
 ``behind`` is what an answer lacks by other seeds, those of the recorded table ``--table``:
-accuracy below the best feasible shape, or latency above the fastest shape that reaches the
-accuracy on average, as a share; no answer is infinitely behind. The table must hold no seed that
-is run here. The default seeds are none of those of the table.
+accuracy below the best feasible shape, which is chosen on other seeds than it is judged on, so
+that an answer can be ahead of it; or latency above the fastest shape that reaches the accuracy on
+average, as a share. ``reaches`` says whether the answer itself reaches it on average, or lacks at
+most two standard errors, as ``replay.py`` judges it; such an answer can be faster than the
+fastest. One that does not reach it, however fast, and no answer are infinitely behind. The table
+must hold no seed that is run here. The default seeds are none of those of the table.
+
+The summary has medians over the seeds with the smallest and the largest, which are no confidence
+intervals, and in how many seeds there was an answer. What a seed without an answer has no value of
+has no median. The seeds of two methods are paired, as they share the trainings.
 """
 
 from __future__ import annotations
@@ -41,9 +52,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import shlex
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -54,7 +63,6 @@ from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import fields
 from dataclasses import replace
-from importlib import metadata
 from itertools import product
 from pathlib import Path
 
@@ -78,12 +86,14 @@ from optuna_shape import Shape
 from optuna_shape.families import FAMILIES
 from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
+from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import evaluate
-from optuna_shape.train.trainer import train
 
 HERE = Path(__file__).parent
-METHODS = (replay.OURS, "Random", "TPE + Hyperband", "GP", rivals.AX)
+METHODS = (replay.UNPRUNED, "Random", "TPE + Hyperband", "GP", rivals.AX)
 TASKS = ("accuracy, limited", "latency")
+#: As pages name them.
+LABELS = {replay.UNPRUNED: "ShapeSampler", replay.OURS: "ShapeSampler + ShapePruner"}
 STOP = "stop"
 #: Second trainings of a shape have seeds that no run has.
 _AGAIN = 1000
@@ -132,26 +142,18 @@ class Trainings:
         return evaluate(model, self._data.test_x, self._data.test_y)
 
     def _train(self, shape: Shape, seed: int) -> tuple[nn.Module, tuple[float, ...]]:
-        curve: list[float] = []
         begin = time.perf_counter()
-        torch.manual_seed(seed)
-        model = self._space.build(shape)
-        train(
-            model,
-            self._data,
-            epochs=self._grid.epochs,
-            seed=seed,
-            # As it is read from the file, so that a resumed recording sees the same.
-            report=lambda epoch, accuracy: curve.append(float(f"{accuracy:.5g}")),
+        model, curve = tables.train_anew(
+            self._space, self._data, shape, seed, epochs=self._grid.epochs
         )
         self.seconds += time.perf_counter() - begin
         if len(curve) < self._grid.epochs:
             raise RuntimeError(f"Shape {shape} with seed {seed} diverged. Give other shapes.")
-        return model, tuple(curve)
+        return model, curve
 
 
 class Live(Contest):
-    """Searches of one seed that really train, until a share of exhaustive training is spent.
+    """Searches of one seed that really train: ours to its stop, rivals to the largest budget.
 
     Attributes:
         seed: Of the searches, and of the first training of each shape.
@@ -173,7 +175,7 @@ class Live(Contest):
         return bool(steps) and steps_within(self, steps, self._budget) is not None
 
     def is_done(self, steps: Sequence[Step], *, stopped: bool) -> bool:
-        return stopped or self.is_over(steps)
+        return stopped
 
 
 def steps_within(contest: Contest, steps: Sequence[Step], budget: float) -> int | None:
@@ -184,7 +186,7 @@ def steps_within(contest: Contest, steps: Sequence[Step], budget: float) -> int 
         steps: The trainings.
         budget: Share of training every feasible shape.
     """
-    shares = replay.spent(contest.grid, steps) / contest.exhaustive
+    shares = replay.shares(contest, steps)
     # Sums of the same costs in another order differ in their last digits.
     return next((n for n, share in enumerate(shares, start=1) if share >= budget - 1e-9), None)
 
@@ -207,14 +209,15 @@ class Row:
 
     Attributes:
         task: Name of the task.
-        method: Who searched.
+        method: Who searched, as pages name it.
         seed: Of the search and its trainings.
         at: Budget, or ``"stop"``.
         answer: ``depth x width``; empty if there is none.
+        reaches: Whether it is one by the seeds of the recorded table; None without a table.
         accuracy: Of the answer on the validation images, the mean if it was trained twice.
         test_accuracy: On the test images, of its first training.
         latency: Of the answer.
-        behind: What it lacks by the seeds of the recorded table; NaN without one.
+        behind: What it lacks by these seeds; NaN without a table.
         trainings: Begun or gone on with so far.
         full: Those that ended with a fully trained network.
         cost_share: Cost of all of them, as a share of training every feasible shape.
@@ -226,6 +229,7 @@ class Row:
     seed: int
     at: str
     answer: str
+    reaches: bool | None
     accuracy: float
     test_accuracy: float
     latency: float
@@ -236,11 +240,17 @@ class Row:
     seconds_per_training: float
 
 
-def behind(contest: Contest, table: Table | None, answer: Shape | None) -> float:
-    """What an answer lacks by the recorded table; see the module."""
-    if table is None:
-        return math.nan
+def reaches(contest: Contest, table: Table, answer: Shape | None) -> bool:
+    """Whether there is an answer, and it reaches the accuracy by the recorded table."""
     if answer is None:
+        return False
+    finals = table.finals[table.shapes.index(answer)]
+    return contest.task.is_reached(finals.mean(), table.noise / math.sqrt(len(finals)))
+
+
+def behind(contest: Contest, table: Table, answer: Shape | None) -> float:
+    """What an answer lacks by the recorded table; see the module."""
+    if answer is None or not reaches(contest, table, answer):
         return math.inf
     means = dict(zip(table.shapes, table.finals.mean(axis=1)))
     if not contest.task.is_cost:
@@ -260,7 +270,7 @@ def compare(
         SystemExit: The run was recorded to a smaller budget.
     """
     answers = list(replay.observed_answers(contest, run.steps))
-    shares = replay.spent(contest.grid, run.steps) / contest.exhaustive
+    shares = replay.shares(contest, run.steps)
     points = {f"{budget:.0%}": steps_within(contest, run.steps, budget) for budget in budgets}
     if run.stop is not None:
         points[STOP] = run.stop
@@ -276,14 +286,15 @@ def compare(
         shape = None if found is None else found[0]
         yield Row(
             contest.task.name,
-            run.method,
+            LABELS.get(run.method, run.method),
             run.seed,
             at,
             "" if shape is None else f"{shape.depth}x{shape.width}",
+            None if table is None else reaches(contest, table, shape),
             math.nan if found is None else contest.shown(*found),
             math.nan,
             math.nan if shape is None else contest.grid.costs["latency"][shape],
-            behind(contest, table, shape),
+            math.nan if table is None else behind(contest, table, shape),
             len(steps),
             sum(step.full for step in steps),
             float(shares[len(steps) - 1]),
@@ -311,23 +322,34 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def summarise(rows: Sequence[Row]) -> list[Figure]:
-    """Medians over the seeds, with the smallest and the largest."""
+    """Counts of answers, and medians over the seeds with the smallest and the largest."""
     figures = []
     names = dict.fromkeys((row.task, row.at) for row in rows)
     for (task, at), method in product(names, dict.fromkeys(row.method for row in rows)):
         chosen = [r for r in rows if (r.task, r.at, r.method) == (task, at, method)]
-        for field in fields(Row)[5:]:
+        part = f"{task}, at {at}"
+        counts = {
+            "answers found": [bool(row.answer) for row in chosen],
+            "answers that reach the accuracy": [
+                r.reaches for r in chosen if r.reaches is not None
+            ],
+        }
+        for name, known in counts.items():
+            if known:
+                share, detail = statistics.fmean(known), f"{sum(known)} of {len(known)}"
+                figures.append(Figure(part, f"{method}: {name}", share, detail=detail))
+        for field in fields(Row)[6:]:
             values = [float(getattr(row, field.name)) for row in chosen]
-            values = [value for value in values if not math.isnan(value)]
-            if values:
+            # To leave seeds out would flatter whoever finds nothing in them.
+            if values and not any(map(math.isnan, values)):
                 figures.append(
                     Figure(
-                        f"{task}, at {at}",
+                        part,
                         f"{method}: {field.name}",
                         statistics.median(values),
                         min(values),
                         max(values),
-                        f"n {len(values)} of {len(chosen)}",
+                        f"n {len(values)}",
                     )
                 )
     return figures
@@ -387,21 +409,11 @@ def _with_tests(rows: Sequence[Row], known: Mapping[tuple[str, int], float]) -> 
 
 def find_table(path: Path, grid: Grid) -> Table | None:
     """The recorded table, if it is one of these shapes and epochs."""
-    table = replay.make_table(path.stem, tables.read(path))
-    if isinstance(table, str):
-        print(f"{path.name} is not compared with: {table}.")
-        return None
-    if (table.shapes, table.epochs) != (grid.shapes, grid.epochs):
-        print(f"{path.name} is not compared with: it is of other shapes or epochs.")
-        return None
-    return table
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    table = next(iter(replay.read_tables([path])), None)
+    if table is None or (table.shapes, table.epochs) == (grid.shapes, grid.epochs):
+        return table
+    print(f"{path.name} is skipped: it is of other shapes or epochs.")
+    return None
 
 
 def main() -> None:
@@ -414,7 +426,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="3,4,5,6,7", help="comma-separated")
     parser.add_argument("--tasks", help=f"of {'; '.join(TASKS)}")
     parser.add_argument("--methods", help=f"of {'; '.join(replay.METHODS)}")
-    parser.add_argument("--budgets", default="0.05,0.15", help="comma-separated shares")
+    parser.add_argument("--budgets", default="0.05,0.15,0.3", help="comma-separated shares")
     parser.add_argument("--share", type=float, default=0.5, help="of the largest shape's costs")
     parser.add_argument("--threshold", type=float, default=0.93, help="accuracy to reach")
     parser.add_argument("--batch-size", type=int, default=32, help="of the measured calls")
@@ -465,20 +477,19 @@ def main() -> None:
         return [Live(grid, t, seed, trainings, budgets[-1]) for seed, t in product(seeds, chosen)]
 
     if not arguments.summary:
-        tables.write_provenance(
-            out,
-            tables.provenance(
-                command=shlex.join(["python", *sys.argv]),
-                data=data.name,
-                training_images=len(data.train_x),
-                validation_images=len(data.validation_x),
-                test_images=len(data.test_x),
-                epochs=arguments.epochs,
-                budgets=budgets,
-                tasks=[{**asdict(t), "feasible": len(t.feasible(grid))} for t in tasks],
-                ax=_version("ax-platform"),
-            ),
-        )
+        settings = {
+            "data": data.name,
+            "images": data.digest,
+            "training_images": len(data.train_x),
+            "validation_images": len(data.validation_x),
+            "test_images": len(data.test_x),
+            "epochs": arguments.epochs,
+            "recipe": asdict(Recipe()),
+            "family": arguments.family,
+            "tasks": [{**asdict(t), "feasible": len(t.feasible(grid))} for t in tasks],
+        }
+        tables.check_same(out, settings)
+        tables.add_provenance(out, tables.provenance(**settings, budgets=budgets))
         play_missing(beside["runs"], contests(seeds, names), methods, trainings)
 
     # Also those of other sessions, whatever was chosen now.

@@ -12,16 +12,29 @@ first, as that has been trained. Where it finds none, the deep network stays, an
 
 Latencies of the series and of the answers of a seed are measured together at its end, their blocks
 in random turn. The ratio is the deep network's latency over the answer's. Its interval is made of
-the two intervals of the meter: lowest over highest, and highest over lowest. Those allow for what
-differs between processes (the guard of :class:`~optuna_shape.DeviceMeter`), so the interval holds
-beyond this session, and is wider than paired repeats in one session would make it. Energy is
-measured, and its ratio made, in the same way where the device has a counter.
+the two intervals of the meter: lowest over highest, and highest over lowest. Those are of this
+session, widened by the guard of :class:`~optuna_shape.DeviceMeter` for what differs between
+processes. On a machine that others use (``--max-noise``) another session may still lie outside.
+Nor do they hold the noise of training, which moves the ratio most: another seed has another
+threshold and another answer. Energy is measured, and its ratio made, in the same way where the
+device has a counter.
 
-What to keep in mind: the threshold is the accuracy of one noisy training, and the answer is the
-fastest shape that was seen to reach it, so that networks of lucky trainings are preferred. Hence
-the test accuracies of both, which no search has seen: they are looked at for the series and the
-answers only, and the summary has the mean difference with its standard error. A shape that a
-search trains again, with another seed, counts with the mean of its trainings, in the test, too.
+The series is not monotone: with the same seed a shallower network of it is sometimes as accurate,
+and faster. What that alone gives is stated as ``series``, and the rest, which the search adds, as
+``beyond_series``.
+
+What to keep in mind:
+
+* The threshold is the accuracy of one noisy training, so that a deep network of an unlucky one
+  leads to a large ratio.
+* The answer is the fastest shape that was seen to reach it, so that networks of lucky trainings
+  are preferred. Hence the test accuracies of both, which no search has seen: they are looked at
+  for the series and the answers only, and the summary has the mean difference with its standard
+  error.
+* A shape that a search trains again, with another seed, counts with the mean of its trainings, in
+  the test, too. The deep network counts with the one training that it was asked about.
+* Only the largest batch size is searched for; the ratios at others are of the same answers.
+* The questions of one seed share trainings, and often answers: they are not independent.
 
 On a CPU the same training gives the same network, so what an earlier search, or a table of
 ``--known``, has trained is looked up. Every search still pays for it in its own ``cost``: the
@@ -37,15 +50,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
-import shlex
 import shutil
 import statistics
-import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -83,7 +94,6 @@ from optuna_shape.train.data import Data
 from optuna_shape.train.data import load
 from optuna_shape.train.recipe import Recipe
 from optuna_shape.train.trainer import evaluate
-from optuna_shape.train.trainer import train
 
 RESULTS = Path(__file__).parent / "results"
 #: Between a training and the next one of the same shape in the same search.
@@ -102,11 +112,12 @@ class Row:
         deep_validation: Its validation accuracy, the threshold of the search.
         deep_test: Its test accuracy.
         answer: The fastest shape found; the deep one where none was.
-        answer_validation: The mean over its trainings, as is the next.
+        answer_validation: The mean over its trainings, as is the next; that of the deep network
+            where that is the answer.
         answer_test: Its test accuracy.
         trainings: Of the search, besides that of the deep network.
         cost: Of these, in trainings of the deep network, by FLOPs.
-        stop: Why the search ended: ``certain``, ``hopeless`` or ``all trained``.
+        stop: Why the search ended: ``certain``, ``hopeless`` or ``exhausted``.
         deep_latency: Seconds per call, and the interval.
         deep_latency_low: Its lower end.
         deep_latency_high: Its upper end.
@@ -154,6 +165,14 @@ class Row:
     def key(self) -> tuple[int, int, int]:
         """Which question this answers."""
         return self.seed, self.layers, self.batch_size
+
+    def accuracies(self, part: str) -> tuple[float, float]:
+        """Of the deep network and the answer, in ``validation`` or ``test``.
+
+        The deep network is as accurate as itself, however its repeated trainings ended.
+        """
+        deep = getattr(self, f"deep_{part}")
+        return deep, deep if self.answer == self.deep else getattr(self, f"answer_{part}")
 
 
 @dataclass(frozen=True)
@@ -264,20 +283,11 @@ class Trainings:
         return float(count(self.space, shape).flops or math.nan)
 
     def _train(self, shape: Shape, seed: int) -> tuple[float, ...]:
-        curve: list[float] = []
-        torch.manual_seed(seed)
-        network = self.space.build(shape)
-        train(
-            network,
-            self.data,
-            epochs=self.epochs,
-            seed=seed,
-            device=self.device,
-            # As exactly as the table has them, so that a threshold is reached by its own network.
-            report=lambda epoch, accuracy: curve.append(float(f"{accuracy:.5g}")),
+        network, curve = tables.train_anew(
+            self.space, self.data, shape, seed, epochs=self.epochs, device=self.device
         )
         self._save(network, shape, seed)
-        return tuple(curve)
+        return curve
 
     def _save(self, network: nn.Module, shape: Shape, seed: int) -> None:
         save_checkpoint(self._checkpoint(shape, seed), network, self.space, shape, {})
@@ -321,7 +331,7 @@ def search(trainings: Trainings, meter: TableMeter, deep: Shape, seed: int) -> F
     study.optimize(objective, callbacks=[ShapeTerminator(problem)])
     best = problem.best(study)
     answer, validation, tests = deep, threshold, [deep_test]
-    if best is not None:
+    if best is not None and best.shape != deep:
         answer, validation = best.shape, best.accuracy
         seeds = [seed + ANOTHER_SEED * index for index in range(trained[answer])]
         whole = [own for own in seeds if not math.isnan(trainings.validation(answer, own))]
@@ -337,7 +347,7 @@ def search(trainings: Trainings, meter: TableMeter, deep: Shape, seed: int) -> F
         statistics.fmean(tests),
         trained.total(),
         paid / trainings.flops(deep),
-        (StudyRecords(study).stop() or {"kind": "all trained"})["kind"],
+        (StudyRecords(study).stop() or {"kind": "exhausted"})["kind"],
     )
 
 
@@ -389,33 +399,53 @@ def make_row(
     )
 
 
+def series_ratio(row: Row, rows: Iterable[Row]) -> float:
+    """How many times less the fastest network of the series takes that is as accurate.
+
+    It is one of the same seed, whose validation accuracy is at least that of the deep network. The
+    deep network is one itself, so 1 means that the series has no faster one.
+    """
+    fastest = min(
+        other.deep_latency
+        for other in rows
+        if (other.seed, other.batch_size) == (row.seed, row.batch_size)
+        and other.deep_validation >= row.deep_validation
+    )
+    return row.deep_latency / fastest
+
+
 def summarize(rows: Sequence[Row]) -> list[dict[str, object]]:
     """For each network of the series and batch size: ratios over seeds, and what they cost.
 
+    A ratio is the median over seeds, and its ``_lowest`` and ``_highest`` their range.
+    ``ratio_low`` and ``ratio_high`` are the outermost ends of the meter's intervals of all seeds.
+    ``series`` is by :func:`series_ratio`, and ``beyond_series`` the ratio over that.
+
     Differences of accuracy are the answer's less the deep network's, means over seeds with the
-    standard error by their spread. That of validation is at least 0 by the question; that of the
-    test tells what of it was luck.
+    standard error by their spread, and 0 where the answer is the deep network. That of validation
+    is at least 0 by the question; that of the test tells what of it was luck.
     """
     result: list[dict[str, object]] = []
     for layers, batch_size in sorted({(row.layers, row.batch_size) for row in rows}):
         own = [row for row in rows if (row.layers, row.batch_size) == (layers, batch_size)]
-        ratios = [row.ratio for row in own]
-        energies = [row.energy_ratio for row in own if not math.isnan(row.energy_ratio)]
-        tests = [row.answer_test - row.deep_test for row in own]
+        series = [series_ratio(row, rows) for row in own]
+        gained, tests = (
+            [answer - deep for deep, answer in (row.accuracies(part) for row in own)]
+            for part in ("validation", "test")
+        )
         error = statistics.stdev(tests) / math.sqrt(len(own)) if len(own) > 1 else math.nan
-        gained = statistics.fmean(row.answer_validation - row.deep_validation for row in own)
         result.append(
             {
                 "layers": layers,
                 "batch_size": batch_size,
                 "seeds": len(own),
-                "ratio": _digits(statistics.median(ratios)),
-                "ratio_lowest": _digits(min(ratios)),
-                "ratio_highest": _digits(max(ratios)),
-                "energy_ratio": _digits(statistics.median(energies) if energies else math.nan),
-                "energy_ratio_lowest": _digits(min(energies, default=math.nan)),
-                "energy_ratio_highest": _digits(max(energies, default=math.nan)),
-                "validation_difference": _digits(gained),
+                **_spread("ratio", [row.ratio for row in own]),
+                "ratio_low": _digits(min(row.ratio_low for row in own)),
+                "ratio_high": _digits(max(row.ratio_high for row in own)),
+                **_spread("series", series),
+                **_spread("beyond_series", [row.ratio / by for row, by in zip(own, series)]),
+                **_spread("energy_ratio", [row.energy_ratio for row in own]),
+                "validation_difference": _digits(statistics.fmean(gained)),
                 "test_difference": _digits(statistics.fmean(tests)),
                 "test_difference_error": _digits(error),
                 "trainings": _digits(statistics.median(row.trainings for row in own)),
@@ -435,58 +465,44 @@ def draw(rows: Sequence[Row]) -> go.Figure:
         horizontal_spacing=0.03,
     )
     colours = dict(zip(sorted({row.layers for row in rows}), qualitative.D3))
+
+    def add(column: int, points: Iterable[tuple[float, float]], **style: Any) -> None:
+        x, y = zip(*points)
+        figure.add_scatter(x=x, y=y, row=1, col=column, **style)
+
     for column, part in enumerate(("validation", "test"), start=1):
-        means = []
+        shown = {"showlegend": column == 1}
+        answers, means = [], []
         for layers, colour in colours.items():
-            own = [row for row in rows if row.layers == layers]
-            deep = [(1000 * row.deep_latency, getattr(row, f"deep_{part}")) for row in own]
-            answer = [(1000 * row.answer_latency, getattr(row, f"answer_{part}")) for row in own]
-            means.append([statistics.fmean(values) for values in zip(*deep)])
-            for begin, end in zip(deep, answer):
-                x, y = zip(begin, end)
-                dots = {"color": colour, "width": 1, "dash": "dot"}
-                figure.add_scatter(
-                    x=x, y=y, mode="lines", line=dots, showlegend=False, row=1, col=column
+            series = []
+            for row in (row for row in rows if row.layers == layers):
+                deep, answer = zip(
+                    (1000 * row.deep_latency, 1000 * row.answer_latency), row.accuracies(part)
                 )
-            for name, points, symbol in (
-                (f"{layers} layers", deep, "circle"),
-                (f"answer to {layers} layers", answer, "diamond-open"),
-            ):
-                x, y = zip(*points)
-                figure.add_scatter(
-                    x=x,
-                    y=y,
-                    mode="markers",
-                    name=name,
-                    legendgroup=name,
-                    showlegend=column == 1,
-                    marker={
-                        "color": colour,
-                        "size": 10,
-                        "symbol": symbol,
-                        "line": {"width": 2, "color": colour},
-                    },
-                    row=1,
-                    col=column,
-                )
-        x, y = zip(*means)
-        line = {"color": "#888", "width": 2}
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            name="series, mean of seeds",
-            line=line,
-            showlegend=column == 1,
-            row=1,
-            col=column,
-        )
+                series.append(deep)
+                answers.append(answer)
+                dots = {"color": colour, "width": 1.5, "dash": "dot"}
+                add(column, (deep, answer), mode="lines", line=dots, showlegend=False)
+            means.append(tuple(map(statistics.fmean, zip(*series))))
+            marker: dict[str, object] = {"color": colour, "size": 10}
+            add(column, series, mode="markers", name=f"{layers} layers", marker=marker, **shown)
+        marker = {"symbol": "diamond-open", "color": "black", "size": 14, "line": {"width": 1.5}}
+        add(column, answers, mode="markers", name="answers", marker=marker, **shown)
+        line = {"color": "#bbb", "width": 2}
+        add(column, means, mode="lines", name="series, mean of seeds", line=line, **shown)
     title = f"latency at batch {rows[0].batch_size}, ms"
     ticks = [digit * 10.0**power for power in range(-2, 5) for digit in (1, 1.5, 2, 3, 5, 7)]
     names = [f"{tick:g}" for tick in ticks]
     figure.update_xaxes(type="log", title=title, tickvals=ticks, ticktext=names)
     figure.update_yaxes(title="accuracy", tickformat=".1%", col=1)
-    figure.update_layout(template="plotly_white", width=1200, height=520, margin={"t": 50})
+    figure.update_layout(
+        template="plotly_white",
+        width=1000,
+        height=520,
+        font={"size": 14},
+        margin={"t": 40, "r": 20},
+        legend={"orientation": "h", "y": -0.2, "x": 0.5, "xanchor": "center"},
+    )
     return figure
 
 
@@ -517,27 +533,17 @@ def _value(kind: str, text: str) -> Any:
     return int(text) if kind == "int" else text
 
 
+def _spread(name: str, values: Iterable[float]) -> dict[str, object]:
+    """Median and range of what is known; empty cells if nothing is."""
+    known = [value for value in values if not math.isnan(value)] or [math.nan]
+    found = {"": statistics.median(known), "_lowest": min(known), "_highest": max(known)}
+    return {f"{name}{end}": _digits(value) for end, value in found.items()}
+
+
 def _digits(value: object) -> object:
     if not isinstance(value, float):
         return value
     return "" if math.isnan(value) else f"{value:.6g}"
-
-
-def check_same(path: Path, settings: Mapping[str, object]) -> None:
-    """Refuse to go on with results of other settings.
-
-    Raises:
-        SystemExit: They differ.
-    """
-    if not path.exists():
-        return
-    stored = json.loads(path.read_text())
-    for name, value in settings.items():
-        if stored.get(name) != value:
-            raise SystemExit(
-                f"{path} has {name} {stored.get(name)!r}, and here it is {value!r}. Give another "
-                "--out, or remove what is there."
-            )
 
 
 def main() -> None:
@@ -595,18 +601,15 @@ def main() -> None:
     }
     out: Path = arguments.out
     path = out.with_name(f"{out.stem}-trainings.csv")
-    check_same(path.with_suffix(".json"), settings)
+    tables.check_same(path, settings)
     known = []
     if arguments.known:
-        check_same(
-            arguments.known.with_suffix(".json"),
-            {"data": data.name, "epochs": arguments.epochs},
-        )
+        own = ("data", "images", "epochs", "recipe")
+        tables.check_same(arguments.known, {name: settings[name] for name in own})
         known = tables.read(arguments.known)
-    command = shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR")
-    source = tables.provenance(command=command, **settings)
+    source = tables.provenance(**settings)
     out.parent.mkdir(parents=True, exist_ok=True)
-    tables.write_provenance(path, source)
+    tables.add_provenance(path, source)
     device = meters[batch_sizes[-1]].setting.device
     trainings = Trainings(path, known, space, data, arguments.epochs, device)
     # All searches see the same figures, also those that begin again after an interruption.
@@ -651,7 +654,7 @@ def main() -> None:
         write(out, [asdict(row) for row in rows])
         rows = read(out)  # As whoever goes on will see them.
         write(out.with_name(f"{out.stem}-summary.csv"), summarize(rows))
-        tables.write_provenance(out, source)
+        tables.add_provenance(out, source)
     if not rows:
         raise SystemExit("Every training of the series diverged; there is nothing to compare.")
     shutil.rmtree(trainings.weights, ignore_errors=True)

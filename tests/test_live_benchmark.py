@@ -55,7 +55,8 @@ def contest(task: Task, budget: float = 0.5) -> live.Live:
 
 
 def run(*steps: Step, task: Task = ACCURACY, stop: int | None = None) -> Run:
-    return Run("made", task.name, "Ours" if stop else "Random", 3, 6.0, steps, stop)
+    method = replay.UNPRUNED if stop else "Random"
+    return Run("made", task.name, method, 3, 6.0, steps, stop)
 
 
 def test_the_training_that_crosses_the_budget_counts_and_is_the_last() -> None:
@@ -68,11 +69,16 @@ def test_the_training_that_crosses_the_budget_counts_and_is_the_last() -> None:
     assert not contest(ACCURACY).is_over([])
 
 
-def test_ours_ends_at_its_stop_or_at_the_budget() -> None:
+def test_ours_ends_at_its_stop_whatever_that_costs() -> None:
     one, all_of_it = [Step(A, 4, True)], [Step(D, 4, True)]
-    assert not contest(ACCURACY).is_done(one, stopped=False)
     assert contest(ACCURACY).is_done(one, stopped=True)
-    assert contest(ACCURACY).is_done(all_of_it, stopped=False)
+    assert contest(ACCURACY).is_over(all_of_it)
+    assert not contest(ACCURACY).is_done(all_of_it, stopped=False)
+    # The answer at a budget is that of the budget all the same.
+    steps = [*all_of_it, Step(B, 4, True)]
+    rows = list(live.compare(contest(ACCURACY), run(*steps, stop=2), [0.5], None))
+    assert [(row.at, row.answer) for row in rows] == [("50%", "2x2"), ("stop", "1x2")]
+    assert {row.method for row in rows} == {"ShapeSampler"}
 
 
 def test_answers_at_each_budget() -> None:
@@ -84,6 +90,7 @@ def test_answers_at_each_budget() -> None:
     assert (second.trainings, second.full, second.cost_share) == (3, 2, pytest.approx(22 / 40))
     assert second.seconds_per_training == 2
     assert math.isnan(second.behind)
+    assert second.reaches is None
 
 
 def test_after_its_stop_the_answer_of_ours_and_its_cost_stay() -> None:
@@ -113,24 +120,63 @@ def test_a_second_training_has_another_seed_and_their_mean_counts() -> None:
     assert math.isnan(rows[0].accuracy)
 
 
-def test_behind_is_judged_by_the_recorded_seeds() -> None:
-    curves = {
-        shape: tuple((0.0, final) for final in finals)
-        for shape, finals in {
-            A: (0.5, 0.5, 0.5),
-            B: (0.6, 0.6, 0.6),
-            C: (0.7, 0.7, 0.7),
-            D: (0.8, 0.9, 0.7),
-        }.items()
+def recorded() -> Table:
+    """With a standard error of the mean that is 0.0408: only D scatters."""
+    finals = {
+        A: (0.5, 0.5, 0.5),
+        B: (0.6, 0.6, 0.6),
+        C: (0.7, 0.7, 0.7),
+        D: (0.8, 0.9, 0.7),
     }
-    table = Table("made", 2, GRID.costs, curves)
+    curves = {shape: tuple((0.0, f) for f in values) for shape, values in finals.items()}
+    return Table("made", 2, GRID.costs, curves)
+
+
+def test_behind_is_judged_by_the_recorded_seeds() -> None:
+    table = recorded()
     assert live.behind(contest(ACCURACY), table, B) == pytest.approx(0.2)
-    # The fastest that reaches 65 % on average is C; B, faster, was lucky.
+    # The fastest that reaches 65 % on average is C; D is twice as slow.
     assert live.behind(contest(LATENCY), table, D) == pytest.approx(1)
     assert live.behind(contest(LATENCY), table, C) == 0
+    for task in (ACCURACY, LATENCY):
+        assert live.behind(contest(task), table, None) == math.inf
+
+
+def test_an_answer_that_misses_the_accuracy_is_none_however_fast() -> None:
+    table = recorded()
+    error = table.noise / math.sqrt(3)
+    assert error == pytest.approx(0.1 / math.sqrt(2) / math.sqrt(3))
+    # B lacks 5 points, which two standard errors explain; A lacks 15, and was lucky.
+    assert live.reaches(contest(LATENCY), table, B)
     assert live.behind(contest(LATENCY), table, B) == pytest.approx(-0.5)
-    assert live.behind(contest(LATENCY), table, None) == math.inf
-    assert math.isnan(live.behind(contest(LATENCY), None, B))
+    assert not live.reaches(contest(LATENCY), table, A)
+    assert live.behind(contest(LATENCY), table, A) == math.inf
+    # Where accuracy is the goal there is nothing to reach.
+    assert live.reaches(contest(ACCURACY), table, A)
+    assert not live.reaches(contest(ACCURACY), table, None)
+
+
+def test_a_seed_without_an_answer_counts_against_the_method() -> None:
+    def row(method: str, seed: int, **what: object) -> live.Row:
+        values = {"answer": "1x2", "reaches": True, "accuracy": 0.9, "latency": 2.0, "behind": 0.5}
+        values |= {"test_accuracy": 0.9, "trainings": 2, "full": 2, "cost_share": 0.1}
+        rest = {"task": "latency", "at": "5%", "seconds_per_training": 0.0}
+        return live.Row(method=method, seed=seed, **{**rest, **values, **what})
+
+    nothing = {"answer": "", "reaches": False, "accuracy": math.nan, "behind": math.inf}
+    missed = {"reaches": False, "behind": math.inf}
+    rows = [row("All", seed) for seed in (3, 4, 5)]
+    rows += [row("One", 3), row("One", 4, **nothing), row("One", 5, **missed)]
+    figures = {figure.name: figure for figure in live.summarise(rows)}
+    assert {figure.part for figure in figures.values()} == {"latency, at 5%"}
+    assert figures["All: answers found"].detail == "3 of 3"
+    assert figures["One: answers found"].detail == "2 of 3"
+    assert figures["One: answers that reach the accuracy"].detail == "1 of 3"
+    assert figures["All: behind"].value == figures["One: behind"].low == 0.5
+    assert figures["One: behind"].value == figures["One: behind"].high == math.inf
+    assert figures["All: accuracy"].value == 0.9
+    assert "One: accuracy" not in figures
+    assert figures["One: cost_share"].value == 0.1
 
 
 def test_what_all_searches_are_asked() -> None:
@@ -171,19 +217,21 @@ def test_a_tiny_recording_resumes(tmp_path: Path) -> None:
     out = tmp_path / "out" / "live.csv"
     command = [sys.executable, live.__file__, "--family", "mlp", "--out", str(out)]
     command += ["--depth", "1,2", "--width", "2,4,8", "--epochs", "2", "--threshold", "0.1"]
-    command += ["--share", "1", "--methods", "Ours;Random", "--max-noise", "100"]
+    command += ["--share", "1", "--methods", f"{replay.UNPRUNED};Random", "--max-noise", "100"]
     command += ["--budgets", "0.2,0.5", "--seeds", "3"]
     first = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
     assert "other shapes or epochs" in first.stdout  # Than those of the recorded table.
 
     runs = {run.key[1:3]: run for run in replay.read_runs(out.with_name("live-runs.csv"))}
-    assert set(runs) == {(t, m) for t in live.TASKS for m in ("Ours", "Random")}
+    assert set(runs) == {(t, m) for t in live.TASKS for m in (replay.UNPRUNED, "Random")}
     trained = {(t.shape, t.seed): t for t in tables.read(out.with_name("live-trainings.csv"))}
     steps = {step.shape for run in runs.values() for step in run.steps}
     assert {shape for shape, _ in trained} == steps
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["at"] for row in rows} >= {"20%", "50%"}
+    assert {row["method"] for row in rows} == {"ShapeSampler", "Random"}
+    assert {(row["task"], row["at"]) for row in rows} >= {(task, live.STOP) for task in live.TASKS}
     for row in rows:
         if row["method"] == "Random":
             assert float(row["cost_share"]) >= float(row["at"].rstrip("%")) / 100

@@ -18,6 +18,7 @@ import torch
 
 from optuna_shape import Measurement
 from optuna_shape import Shape
+from optuna_shape import TableMeter
 from optuna_shape.families import resnet
 from optuna_shape.train.data import load
 
@@ -73,8 +74,8 @@ def test_a_network_is_as_fast_as_itself_for_sure() -> None:
 
 def test_summary_is_over_seeds_for_each_network_and_batch_size() -> None:
     rows = [
-        a_row(seed=0, ratio=3.0, answer_test=0.85, energy_ratio=2.0),
-        a_row(seed=1, ratio=1.0, answer_test=0.83, energy_ratio=4.0),
+        a_row(seed=0, ratio=3.0, ratio_low=2.5, answer_test=0.85, energy_ratio=2.0),
+        a_row(seed=1, ratio=1.0, ratio_high=9.0, answer_test=0.83, energy_ratio=4.0),
         a_row(seed=2, ratio=5.0, answer_test=0.84),
         a_row(seed=0, batch_size=1),
     ]
@@ -83,11 +84,54 @@ def test_summary_is_over_seeds_for_each_network_and_batch_size() -> None:
     assert (single["test_difference_error"], single["energy_ratio"]) == ("", "")
     assert (many["batch_size"], many["seeds"]) == (128, 3)
     assert (many["ratio"], many["ratio_lowest"], many["ratio_highest"]) == ("3", "1", "5")
+    # The intervals are 2.5 to 8, 2 to 9 and 2 to 8.
+    assert (many["ratio_low"], many["ratio_high"]) == ("2", "9")
     assert (many["energy_ratio"], many["energy_ratio_lowest"]) == ("3", "2")
     # Differences are 0.01, -0.01 and 0: a deviation of 0.01, over the root of three.
     assert float(str(many["test_difference"])) == pytest.approx(0, abs=1e-9)
     assert float(str(many["test_difference_error"])) == pytest.approx(0.01 / 3**0.5, rel=1e-4)
     assert float(str(many["validation_difference"])) == pytest.approx(0.01)
+
+
+def test_summary_tells_what_the_series_gives_itself() -> None:
+    def member(seed: int, layers: int, accuracy: float, latency: float, ratio: float) -> speed.Row:
+        changes = {"seed": seed, "layers": layers, "ratio": ratio}
+        return a_row(**changes, deep_validation=accuracy, deep_latency=latency)
+
+    rows = [
+        # As accurate as the deepest are 20 layers, which are faster than 32.
+        *(member(0, 20, 0.85, 2, 1), member(0, 32, 0.87, 3, 1), member(0, 44, 0.85, 8, 6)),
+        # Only 32 layers are; those of 20 are as accurate, but of another seed.
+        *(member(1, 20, 0.83, 2, 1), member(1, 32, 0.85, 4, 1), member(1, 44, 0.84, 8, 6)),
+        # None is.
+        *(member(2, 20, 0.83, 2, 1), member(2, 32, 0.84, 4, 1), member(2, 44, 0.86, 8, 6)),
+        # Nor does one count that was measured with another batch size.
+        dataclasses.replace(member(2, 20, 0.99, 1, 1), batch_size=1),
+    ]
+    _, least, _, deepest = speed.summarize(rows)
+    names = ("series", "series_lowest", "series_highest")
+    assert [least[name] for name in names] == ["1", "1", "1"]
+    assert [deepest[name] for name in names] == ["2", "1", "4"]
+    # Of 6 times the series gave 4, 2 and 1.
+    names = ("beyond_series", "beyond_series_lowest", "beyond_series_highest")
+    assert [deepest[name] for name in names] == ["3", "1.5", "6"]
+
+
+def test_a_network_is_as_accurate_as_itself_however_its_repeats_ended() -> None:
+    same = a_row(seed=1, answer=a_row().deep)  # Recorded with other accuracies.
+    assert same.accuracies("validation") == (0.85, 0.85)
+    (line,) = speed.summarize([a_row(), same])
+    # The other one gains 0.01, and loses as much on the test.
+    assert float(str(line["validation_difference"])) == pytest.approx(0.005)
+    assert float(str(line["test_difference"])) == pytest.approx(-0.005)
+    assert float(str(line["test_difference_error"])) == pytest.approx(0.005)
+
+
+def test_the_recorded_summary_is_of_the_recorded_rows(tmp_path: Path) -> None:
+    recorded = speed.RESULTS / "speed-summary.csv"
+    rows = speed.read(speed.RESULTS / "speed.csv")
+    speed.write(tmp_path / "summary.csv", speed.summarize(rows))
+    assert (tmp_path / "summary.csv").read_text() == recorded.read_text()
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -100,7 +144,8 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def trainings(path: Path, known: list[tables.Training]) -> speed.Trainings:
     data = load("digits")
-    space = resnet([1, 2], [2, 4], input_shape=data.train_x.shape[1:], classes=data.classes)
+    depths, widths = [1, 2, 3, 4], [2, 3, 4, 6]
+    space = resnet(depths, widths, input_shape=data.train_x.shape[1:], classes=data.classes)
     return speed.Trainings(path, known, space, data, 1, torch.device("cpu"))
 
 
@@ -131,13 +176,27 @@ def test_a_training_that_diverged_has_no_accuracy(tmp_path: Path) -> None:
     assert math.isnan(trainings(tmp_path / "t.csv", [told]).validation(Shape(1, 2), 0))
 
 
-def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    path = tmp_path / "speed.json"
-    speed.check_same(path, {"epochs": 3})  # There is nothing yet.
-    path.write_text(json.dumps({"epochs": 2, "widths": [2, 3], "date": "some day"}))
-    speed.check_same(path, {"epochs": 2, "widths": [2, 3]})
-    with pytest.raises(SystemExit, match="has epochs 2, and here it is 3"):
-        speed.check_same(path, {"epochs": 3, "widths": [2, 3]})
+def test_a_deep_network_that_stays_has_the_training_that_was_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = Shape(3, 4)
+    done = trainings(tmp_path / "trainings.csv", [])
+    shapes, accuracy, test = done.space.shapes, done.validation(deep, 0), done.test(deep, 0)
+    # All others are of no use. It is in doubt at its own threshold, trained again, and lucky.
+    told = {(shape, 0): 0.01 for shape in shapes if shape != deep}
+    told[deep, speed.ANOTHER_SEED] = accuracy + 0.1
+    known = [
+        tables.Training(*shape, seed, 1.0, 1.0, math.nan, 1.0, (value,))
+        for (shape, seed), value in told.items()
+    ]
+    latencies = tmp_path / "latencies.csv"
+    lines = [f"{depth},{width},{depth * width}" for depth, width in shapes]
+    latencies.write_text("\n".join(["depth,width,latency", *lines]))
+    again = trainings(tmp_path / "trainings.csv", known)
+    found = speed.search(again, TableMeter(latencies), deep, 0)
+    assert f"3x4 has {accuracy + 0.1:.4f}" in capsys.readouterr().out
+    assert found is not None
+    assert (found.answer, found.answer_validation, found.answer_test) == (deep, accuracy, test)
 
 
 def run(out: Path) -> str:
