@@ -35,9 +35,7 @@ import functools
 import lzma
 import os
 import re
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -598,8 +596,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts.split(","):
         table = arguments.out / f"compression-{part}.csv"
-        command = shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR")
-        tables.write_provenance(table, tables.provenance(command=command, part=part))
+        tables.write_provenance(table, tables.provenance(part=part))
         if part == "network":
             write(table, network(arguments, read(table)))
             summary = table.with_name("compression-summary.csv")

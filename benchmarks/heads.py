@@ -52,9 +52,7 @@ import argparse
 import csv
 import dataclasses
 import math
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -688,7 +686,6 @@ def main() -> None:
         tables.write_provenance(
             out,
             tables.provenance(
-                command=shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR"),
                 training_images=len(data.train_x),
                 validation_images=len(data.validation_x),
                 image=list(data.train_x.shape[1:]),

@@ -14,16 +14,14 @@ read from ``results/replay.csv``. For every one of them, these rules answer the 
   reach the accuracy, and take it. For cost goals. It cannot end with a shape dearer than needed,
   but pays for all that are too small.
 
-What they cost is a share of training every feasible shape. Regret is what the answer lacks in
-accuracy, or the share that it costs more than the best, and infinite where it misses the accuracy
-by more than two standard errors.
+What they cost is a share of training every feasible shape, by FLOPs and by recorded time. Regret
+is what the answer lacks in accuracy, or the share that it costs more than the best, and infinite
+where it misses the accuracy by more than two standard errors.
 """
 
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -48,7 +46,8 @@ class Outcome:
         table: Name of the table.
         task: Name of the task.
         rule: Who answered.
-        cost: Share of exhaustive training.
+        cost: Share of exhaustive training, by FLOPs.
+        seconds: The same, by recorded time; NaN where there is none.
         regret: Of the answer; infinite without one.
         good: Whether the answer is as good as the best, as ``replay.py`` has it.
     """
@@ -57,6 +56,7 @@ class Outcome:
     task: str
     rule: str
     cost: float
+    seconds: float
     regret: float
     good: bool
 
@@ -69,10 +69,16 @@ def outcome(run: replay.Replay, rule: str, trained: Sequence[Shape]) -> Outcome:
     """The outcome of training some shapes to the end, once each."""
     steps = [replay.Step(shape, run.table.epochs, full=True) for shape in trained]
     *_, answer = replay.observed_answers(run, steps)
-    cost = float(replay.spent(run.table, steps)[-1] / run.exhaustive)
     regret = math.inf if answer is None else run.regret(*answer)
     good = answer is not None and run.is_good(*answer)
-    return Outcome(run.table.name, run.task.name, rule, cost, regret, good)
+    return Outcome(run.table.name, run.task.name, rule, *costs(run, steps), regret, good)
+
+
+def costs(run: replay.Replay, steps: Sequence[replay.Step]) -> Iterator[float]:
+    """What trainings cost as a share of exhaustive training, in each unit."""
+    for unit in replay.UNITS:
+        known = unit in run.table.costs
+        yield float(replay.shares(run, steps, unit)[-1]) if known else math.nan
 
 
 def largest(run: replay.Replay) -> list[Shape]:
@@ -98,7 +104,7 @@ def random_order(run: replay.Replay, seed: int, share: float) -> list[Shape]:
     """Feasible shapes in random order, the last of which begins before a share is spent."""
     order = [run.feasible[i] for i in np.random.default_rng(seed).permutation(len(run.feasible))]
     steps = [replay.Step(shape, run.table.epochs, full=True) for shape in order]
-    before = np.concatenate([[0.0], replay.spent(run.table, steps)[:-1]]) / run.exhaustive
+    before = np.concatenate([[0.0], replay.shares(run, steps)[:-1]])
     return [shape for shape, spent in zip(order, before) if spent < share]
 
 
@@ -111,7 +117,8 @@ def outcomes(judged: Iterable[replay.Judged]) -> Iterator[Outcome]:
         share, answer = float(j.shares[end - 1]), j.run.answers[end - 1]
         times = sum(s.full and s.shape == answer for s in j.run.steps[:end])
         regret = math.inf if answer is None else run.regret(answer, times)
-        yield Outcome(j.run.table, j.run.task, "ShapeSampler", share, regret, j.is_good(end))
+        own = costs(run, j.run.steps[:end])
+        yield Outcome(j.run.table, j.run.task, "ShapeSampler", *own, regret, j.is_good(end))
         yield outcome(run, "random", random_order(run, j.run.seed, share))
         if run.task.is_cost:
             yield outcome(run, "cheapest first", cheapest_first(run))
@@ -126,6 +133,7 @@ def figures(found: Iterable[Outcome]) -> Iterator[replay.Figure]:
         these = list(members)
         for name, values in (
             ("share of exhaustive", [o.cost for o in these]),
+            ("share of exhaustive, seconds", [o.seconds for o in these]),
             ("regret", [o.regret for o in these]),
         ):
             method = "linear" if np.isfinite(values).all() else "nearest"
@@ -137,18 +145,13 @@ def figures(found: Iterable[Outcome]) -> Iterator[replay.Figure]:
 
 
 def main() -> None:
-    known = []
-    for path in sorted((replay.HERE / "tables").glob("*.csv")):
-        table = replay.make_table(path.stem, tables.read(path))
-        if not isinstance(table, str):
-            known.append(table)
-    judged = replay.judge(known, replay.read_runs(RESULTS / "replay.csv"))
+    judged = replay.judge(replay.read_tables(), replay.read_runs(RESULTS / "replay.csv"))
     found = list(figures(outcomes(judged)))
     for figure in found:
         print(f"{figure.part}: {figure.name} {figure.value:.3g}  {figure.detail}")
     out = RESULTS / "limits.csv"
     replay.write_figures(out, found)
-    tables.write_provenance(out, tables.provenance(command=shlex.join(["python", *sys.argv])))
+    tables.write_provenance(out, tables.provenance())
 
 
 if __name__ == "__main__":

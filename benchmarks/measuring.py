@@ -26,9 +26,7 @@ import csv
 import functools
 import math
 import random
-import shlex
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -579,7 +577,6 @@ def main() -> None:
         tables.write_provenance(
             out,
             tables.provenance(
-                command=shlex.join(["python", *sys.argv]),
                 fingerprint=meter.fingerprint,
                 grid=f"depth {list(depths)}, width {list(widths)}, input (1, 12, 12)",
                 sessions=arguments.sessions,

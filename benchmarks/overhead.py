@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import shlex
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -198,8 +196,7 @@ def main() -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    command = shlex.join(["python", *sys.argv])
-    tables.write_provenance(arguments.out, tables.provenance(command=command))
+    tables.write_provenance(arguments.out, tables.provenance())
     picture(rows, arguments.out.with_suffix(".png"))
 
 

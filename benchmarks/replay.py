@@ -11,7 +11,12 @@ and from the tables. They go to ``replay-summary.csv`` and two PNGs beside it.
 
 Replays. Replay number i orders the seeds of every shape at random. A training shows the curve of
 the first; a deliberate second training of the same shape shows the second. All methods of one
-number see the same. A training cost is the sum of epochs really run times FLOPs.
+number see the same. All replays are orderings of the same recorded seeds: they show what luck with
+seeds does, and 50 of them are far from 50 experiments.
+
+Cost is the sum of epochs really run times FLOPs; figures whose names end with ``seconds`` count
+the recorded time of a training instead, the median of its seeds. Small networks take more of it
+than their FLOPs say, so time is less kind to searches that begin with small ones, as ours does.
 
 Truth. The seeds not shown are held out: with accuracies ``v[s, h]`` of shape s on held-out seed h,
 
@@ -57,8 +62,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import shlex
-import sys
+import statistics
 import time
 import warnings
 from abc import ABC
@@ -103,6 +107,8 @@ FAST_SEEDS, SLOW_SEEDS = 50, 20
 REJECTIONS, REPEATS = 20, 3
 #: Runs go on until a good shape was trained, and at least to this share of exhaustive training.
 HORIZON = 0.2
+#: What trainings cost is counted in, and what names of figures end with.
+UNITS = {"flops": "", "seconds": ", seconds"}
 #: As ShapeTerminator has them: of accuracy, and of the cost.
 ACCURACY_EPSILON, COST_EPSILON = 0.005, 0.05
 
@@ -117,7 +123,8 @@ class Grid:
     Attributes:
         name: Of the grid; of a recorded table, stem of its file.
         epochs: Of a full training.
-        costs: ``flops``, ``latency`` and ``size`` of each shape, and ``energy`` where known.
+        costs: ``flops``, ``latency`` and ``size`` of each shape, where known ``energy``, and
+            ``seconds`` that an epoch takes.
     """
 
     name: str
@@ -136,9 +143,9 @@ class Grid:
     def widths(self) -> list[int]:
         return sorted({shape.width for shape in self.shapes})
 
-    def cost(self, shape: Shape, epochs: int) -> float:
-        """Training cost of some epochs."""
-        return epochs * self.costs["flops"][shape]
+    def cost(self, shape: Shape, epochs: int, unit: str = "flops") -> float:
+        """Training cost of some epochs, in one of :data:`UNITS`."""
+        return epochs * self.costs[unit][shape]
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def make_table(name: str, trainings: Sequence[tables.Training]) -> Table | str:
         return "it does not hold every depth at every width"
     common = sorted(set.intersection(*(set(rows) for rows in seeds.values())))
     if len(common) < 3:
-        return f"every shape has only {len(common)} seeds; one is shown and two are held out"
+        return f"it takes three seeds, one shown and two held out; all shapes have {len(common)}"
     curves = {shape: tuple(rows[s].curve for s in common) for shape, rows in seeds.items()}
     costs = {
         cost: {shape: getattr(rows[common[0]], cost) for shape, rows in seeds.items()}
@@ -185,7 +192,28 @@ def make_table(name: str, trainings: Sequence[tables.Training]) -> Table | str:
     }
     if any(map(math.isnan, costs["energy"].values())):
         del costs["energy"]
-    return Table(name, len(next(iter(curves.values()))[0]), costs, curves)
+    epochs = len(next(iter(curves.values()))[0])
+    # The median: other programs on the machine may have slowed one of them.
+    costs["seconds"] = {
+        shape: statistics.median(rows[s].seconds for s in common) / epochs
+        for shape, rows in seeds.items()
+    }
+    return Table(name, epochs, costs, curves)
+
+
+def read_tables(paths: Iterable[Path] | None = None) -> list[Table]:
+    """Tables from files, by default all that are recorded; says what is skipped, and why."""
+    if paths is None:
+        paths = sorted((HERE / "tables").glob("*.csv"))
+        paths = [path for path in paths if not path.stem.endswith("-shapes")]
+    found = []
+    for path in paths:
+        table = make_table(path.stem, tables.read(path))
+        if isinstance(table, str):
+            print(f"{path.name} is skipped: {table}.")
+        else:
+            found.append(table)
+    return found
 
 
 @dataclass(frozen=True)
@@ -215,6 +243,10 @@ class Task:
             if all(grid.costs[name][shape] <= bound for name, bound in self.bounds.items())
         ]
 
+    def is_reached(self, accuracy: float, error: float) -> bool:
+        """Whether an accuracy with a standard error reaches the threshold, or may do so."""
+        return accuracy >= self.threshold - 2 * error
+
 
 def make_tasks(table: Table) -> list[Task]:
     """The tasks of a table: four, and a fifth where energy was recorded."""
@@ -225,7 +257,10 @@ def make_tasks(table: Table) -> list[Task]:
         limited = Task("accuracy, limited", "accuracy", bounds)
         if len(limited.feasible(table)) >= len(table.shapes) / 2:
             break
-    threshold = float(np.quantile(table.finals.mean(axis=1), 2 / 3))
+    # Midway between two shapes: at the mean of one, whether it reaches that would be rounding.
+    means = sorted(table.finals.mean(axis=1).round(9).tolist())
+    reached = means[-(len(means) // 3)]
+    threshold = (reached + max((m for m in means if m < reached), default=reached)) / 2
     return [
         Task("accuracy", "accuracy", {}),
         limited,
@@ -286,8 +321,12 @@ class Contest(ABC):
 
     @cached_property
     def exhaustive(self) -> float:
+        """Cost of training all feasible shapes, in FLOPs."""
+        return self.cost_of_all("flops")
+
+    def cost_of_all(self, unit: str) -> float:
         """Cost of training all feasible shapes."""
-        return sum(self.grid.cost(shape, self.grid.epochs) for shape in self.feasible)
+        return sum(self.grid.cost(shape, self.grid.epochs, unit) for shape in self.feasible)
 
 
 class Replay(Contest):
@@ -347,7 +386,7 @@ class Replay(Contest):
         """
         if not self.task.is_cost:
             return self.best - self.truth(shape, times)
-        if self.truth(shape, times) < self.task.threshold - 2 * self.error(times):
+        if not self.task.is_reached(self.truth(shape, times), self.error(times)):
             return math.inf
         return self.goal_costs[shape] / self.best - 1
 
@@ -362,10 +401,9 @@ class Replay(Contest):
         seen = [s for s in self.feasible if self.shown(s, 1) >= self.task.threshold]
         return frozenset(shape for shape in seen if self.is_good(shape))
 
-    @cached_property
-    def oracle(self) -> float:
+    def oracle(self, unit: str) -> float:
         """Cost of training the good shape that is cheapest to train."""
-        return min(self.table.cost(shape, self.table.epochs) for shape in self.good)
+        return min(self.table.cost(shape, self.table.epochs, unit) for shape in self.good)
 
     def gap(
         self,
@@ -465,9 +503,14 @@ class Run:
         return self.table, self.task, self.method, self.seed
 
 
-def spent(grid: Grid, steps: Sequence[Step]) -> np.ndarray:
+def spent(grid: Grid, steps: Sequence[Step], unit: str = "flops") -> np.ndarray:
     """Training cost after each step."""
-    return np.cumsum([grid.cost(step.shape, step.epochs) for step in steps])
+    return np.cumsum([grid.cost(step.shape, step.epochs, unit) for step in steps])
+
+
+def shares(contest: Contest, steps: Sequence[Step], unit: str = "flops") -> np.ndarray:
+    """The same as a share of training all feasible shapes."""
+    return spent(contest.grid, steps, unit) / contest.cost_of_all(unit)
 
 
 def first_hit(replay: Replay, steps: Sequence[Step]) -> int | None:
@@ -757,15 +800,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Judged:
-    """A run beside its replay."""
+    """A run beside its replay, and the unit in which costs are counted."""
 
     run: Run
     replay: Replay
+    unit: str = "flops"
 
     @cached_property
     def shares(self) -> np.ndarray:
         """Cost after each step as a share of exhaustive training."""
-        return spent(self.replay.table, self.run.steps) / self.replay.exhaustive
+        return shares(self.replay, self.run.steps, self.unit)
 
     @cached_property
     def hit(self) -> float:
@@ -856,10 +900,8 @@ def _spread(part: str, name: str, values: Sequence[float], detail: str = "") -> 
 
 
 def _share(part: str, name: str, values: Sequence[bool]) -> Figure:
-    mean = float(np.mean(values))
-    error = math.sqrt(mean * (1 - mean) / len(values))
-    detail = f"{sum(values)} of {len(values)}"
-    return Figure(part, name, mean, max(0, mean - 2 * error), min(1, mean + 2 * error), detail)
+    # Without an interval: replays of one table are far from independent.
+    return Figure(part, name, float(np.mean(values)), detail=f"{sum(values)} of {len(values)}")
 
 
 Cell = tuple[str, str]
@@ -875,7 +917,14 @@ def _by_cell(judged: Iterable[Judged]) -> dict[Cell, dict[str, dict[int, Judged]
 
 
 def first_hits(judged: Sequence[Judged]) -> Iterator[Figure]:
-    """Cost until a good shape has been trained."""
+    """Cost until a good shape has been trained, in each unit."""
+    for unit in UNITS:
+        known = [replace(j, unit=unit) for j in judged if unit in j.replay.table.costs]
+        yield from _first_hits(known, unit)
+
+
+def _first_hits(judged: Sequence[Judged], unit: str) -> Iterator[Figure]:
+    suffix = UNITS[unit]
     cells = _by_cell(judged)
     methods = [m for m in METHODS if any(m in runs for runs in cells.values())]
     for cell, method in product(cells, methods):
@@ -884,19 +933,19 @@ def first_hits(judged: Sequence[Judged]) -> Iterator[Figure]:
             missed = sum(j.missed for j in runs)
             detail = f"n {len(runs)}" + (f", never in {missed}" if missed else "")
             name = f"{', '.join(cell)}: {method}"
-            yield _spread(
-                "share of exhaustive until the best", name, [j.hit for j in runs], detail
-            )
+            part = f"share of exhaustive until the best{suffix}"
+            yield _spread(part, name, [j.hit for j in runs], detail)
     for method in methods:
         own = {cell: runs[method] for cell, runs in cells.items() if method in runs}
         ratios = {
-            cell: float(
-                np.median([j.hit * j.replay.exhaustive / j.replay.oracle for j in r.values()])
+            cell: statistics.median(
+                j.hit * j.replay.cost_of_all(unit) / j.replay.oracle(unit) for j in r.values()
             )
             for cell, r in own.items()
         }
-        yield _over_tasks("ratio to the oracle until the best", method, ratios)
+        yield from _over_tasks(f"ratio to the oracle until the best{suffix}", method, ratios)
     for ours in (OURS, UNPRUNED):
+        part = f"{ours}: cost until the best to a rival's{suffix}"
         best: dict[Cell, float] = {}
         for method in rivals.NAMES:
             ratios = {}
@@ -909,26 +958,31 @@ def first_hits(judged: Sequence[Judged]) -> Iterator[Figure]:
                     )
                     best[cell] = max(best.get(cell, 0.0), ratios[cell])
             if ratios:
-                yield _over_tasks(f"{ours}: cost until the best to a rival's", method, ratios)
+                yield from _over_tasks(part, method, ratios)
         if best:
-            yield _over_tasks(f"{ours}: cost until the best to a rival's", "best of them", best)
+            yield from _over_tasks(part, "best of them", best)
 
 
-def _over_tasks(part: str, name: str, ratios: dict[Cell, float]) -> Figure:
-    """Geometric mean, least and largest over tasks."""
-    worst = max(ratios, key=lambda cell: ratios[cell])
-    low, high = min(ratios.values()), max(ratios.values())
-    detail = f"worst: {', '.join(worst)}; {len(ratios)} tasks"
-    return Figure(part, name, geometric_mean(ratios.values()), low, high, detail)
+def _over_tasks(part: str, name: str, ratios: dict[Cell, float]) -> Iterator[Figure]:
+    """Geometric mean, least and largest over the tasks of each table, and over all."""
+    groups = {f"{name}, {table}": table for table, _ in ratios} | {name: None}
+    for group, table in groups.items():
+        own = {cell: ratio for cell, ratio in ratios.items() if table in (None, cell[0])}
+        worst = max(own, key=lambda cell: own[cell])
+        low, high = min(own.values()), max(own.values())
+        detail = f"worst: {', '.join(worst)}; {len(own)} tasks"
+        yield Figure(part, group, geometric_mean(own.values()), low, high, detail)
 
 
 def stops(judged: Sequence[Judged]) -> Iterator[Figure]:
     """Where ours stops, and what its answers are worth."""
     for method in (OURS, UNPRUNED):
         runs = [j for j in judged if j.run.method == method and j.run.stop]
-        groups: dict[str, list[Judged]] = {f"{t}, {k}": [] for (t, k) in _by_cell(runs)}
+        groups: dict[str, list[Judged]] = {}
         for j in runs:
-            groups[f"{j.run.table}, {j.run.task}"].append(j)
+            groups.setdefault(f"{j.run.table}, {j.run.task}", []).append(j)
+        for table in dict.fromkeys(j.run.table for j in runs):
+            groups[f"{table}, all tasks"] = [j for j in runs if j.run.table == table]
         for name, group in {**groups, "all tasks": runs}.items():
             if not group:
                 continue
@@ -937,6 +991,10 @@ def stops(judged: Sequence[Judged]) -> Iterator[Figure]:
             shares = [float(j.shares[end - 1]) for j, end in zip(group, ends)]
             gaps = [j.gap(end) for j, end in zip(group, ends)]
             yield _spread(part, "share of exhaustive", shares)
+            if all("seconds" in j.replay.table.costs for j in group):
+                timed = [replace(j, unit="seconds") for j in group]
+                shares = [float(j.shares[end - 1]) for j, end in zip(timed, ends)]
+                yield _spread(part, f"share of exhaustive{UNITS['seconds']}", shares)
             yield _share(part, "good answers", [j.is_good(end) for j, end in zip(group, ends)])
             observed = [j.is_observed_good(end) for j, end in zip(group, ends)]
             yield _share(part, "good answers, had the best observed been taken", observed)
@@ -1224,13 +1282,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
 
-    known: list[Table] = []
-    for path in arguments.tables or sorted((HERE / "tables").glob("*.csv")):
-        table = make_table(path.stem, tables.read(path))
-        if isinstance(table, str):
-            print(f"{path.name} is skipped: {table}.")
-        else:
-            known.append(table)
+    known = read_tables(arguments.tables)
     out = arguments.out
     if arguments.again:
         chosen = {table.name for table in known}
@@ -1251,7 +1303,6 @@ def main() -> None:
     tables.write_provenance(
         summary,
         tables.provenance(
-            command=shlex.join(["python", *sys.argv]),
             tables={t.name: f"{len(t.shapes)} shapes, noise {t.noise:.4f}" for t in known},
             runs=len(judged),
         ),

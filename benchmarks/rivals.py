@@ -53,11 +53,13 @@ class OptunaRival:
 
     Constraints are told by ``trial.set_constraint``. A pick over a hard constraint is told as a
     pruned trial, as ``ShapeProblem.suggest`` does for any sampler. Where the goal is minimised the
-    pruner sees the error instead of the accuracy.
+    pruner sees the error instead of the accuracy. The study needs a name of its seed, as
+    HyperbandPruner divides trials by it, and a study without a name has a random one.
     """
 
     def __init__(
         self,
+        name: str,
         sampler: BaseSampler,
         pruner: BasePruner,
         *,
@@ -67,7 +69,9 @@ class OptunaRival:
         self._maximize = maximize
         self._lengths = lengths
         direction = "maximize" if maximize else "minimize"
-        self._study = optuna.create_study(direction=direction, sampler=sampler, pruner=pruner)
+        self._study = optuna.create_study(
+            study_name=name, direction=direction, sampler=sampler, pruner=pruner
+        )
         self._trial: Trial | None = None
 
     def ask(self, forced: Position | None) -> Position:
@@ -201,4 +205,10 @@ def make(
     if name == AX:
         return AxRival(seed, maximize=maximize, lengths=lengths, constraints=constraints)
     sampler, pruner = OPTUNA[name]
-    return OptunaRival(sampler(seed, lengths), pruner(epochs), maximize=maximize, lengths=lengths)
+    return OptunaRival(
+        f"{name}, {seed}",
+        sampler(seed, lengths),
+        pruner(epochs),
+        maximize=maximize,
+        lengths=lengths,
+    )

@@ -16,9 +16,7 @@ import argparse
 import csv
 import multiprocessing
 import os
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -110,8 +108,7 @@ def main() -> None:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    command = shlex.join(["python", *sys.argv])
-    what = tables.provenance(command=command, threads_in_all=arguments.threads)
+    what = tables.provenance(threads_in_all=arguments.threads)
     tables.write_provenance(arguments.out, what)
 
 

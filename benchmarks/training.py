@@ -20,8 +20,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import shlex
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -152,10 +150,7 @@ def main() -> None:
         writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    command = shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR")
-    tables.write_provenance(
-        arguments.out, tables.provenance(command=command, threads=arguments.threads)
-    )
+    tables.write_provenance(arguments.out, tables.provenance(threads=arguments.threads))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import shlex
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -363,7 +361,6 @@ def main() -> None:
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     source = tables.provenance(
-        command=shlex.join(["python", *sys.argv]).replace(str(arguments.data_root), "DIR"),
         epochs=arguments.epochs,
         share=arguments.share,
         reach=arguments.reach,

@@ -21,9 +21,7 @@ import argparse
 import csv
 import heapq
 import math
-import shlex
 import statistics
-import sys
 import time
 import warnings
 from collections import Counter
@@ -43,7 +41,6 @@ from optuna_shape import ShapeTerminator
 from optuna_shape.records import StudyRecords
 
 RESULTS = Path(__file__).parent / "results"
-TABLES = Path(__file__).parent / "tables"
 COLUMNS = (
     "table",
     "task",
@@ -181,9 +178,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     rows: list[dict[str, object]] = []
-    for path in sorted(TABLES.glob("*.csv")):
-        table = replay.make_table(path.stem, tables.read(path))
-        assert isinstance(table, replay.Table), table
+    for table in replay.read_tables():
         for task in replay.make_tasks(table):
             if task.name not in arguments.tasks.split(","):
                 continue
@@ -198,8 +193,7 @@ def main() -> None:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    command = shlex.join(["python", *sys.argv])
-    tables.write_provenance(arguments.out, tables.provenance(command=command))
+    tables.write_provenance(arguments.out, tables.provenance())
     summarise(rows)
 
 

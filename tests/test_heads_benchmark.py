@@ -207,6 +207,7 @@ def test_summary_has_means_and_standard_errors() -> None:
     assert line["last_growth"] == "2"
 
 
+@pytest.mark.slow
 def test_it_runs_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     out = tmp_path / "heads.csv"
     command = [sys.executable, str(SCRIPT), "--data", "digits", "--networks", "mlp:1x4:adamw"]

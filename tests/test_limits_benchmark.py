@@ -74,7 +74,13 @@ def test_outcomes_of_ours_are_those_at_its_stop() -> None:
     assert found["ShapeSampler"].cost == pytest.approx(4 / 9)
     assert found["ShapeSampler"].regret == pytest.approx(0)
     assert found["largest"] == limits.Outcome(
-        "made", "accuracy", "largest", pytest.approx(4 / 9), pytest.approx(0), good=True
+        "made",
+        "accuracy",
+        "largest",
+        pytest.approx(4 / 9),
+        pytest.approx(math.nan, nan_ok=True),
+        pytest.approx(0),
+        good=True,
     )
     assert not limits.outcome(judged.replay, "x", [Shape(1, 1)]).good
     short = Replay(table, LATENCY, 0)
@@ -83,8 +89,11 @@ def test_outcomes_of_ours_are_those_at_its_stop() -> None:
 
 def test_figures_are_medians_by_group() -> None:
     regrets = {0.1: 0.0, 0.2: 0.5, 0.4: math.inf}
-    made = [limits.Outcome("t", "a", "largest", c, r, good=r < 1) for c, r in regrets.items()]
-    share, regret, good = limits.figures(made)
+    made = [
+        limits.Outcome("t", "a", "largest", c, 2 * c, r, good=r < 1) for c, r in regrets.items()
+    ]
+    share, seconds, regret, good = limits.figures(made)
+    assert seconds.value == 0.4
     assert (share.part, share.value) == ("t, a, largest", 0.2)
     assert share.low == pytest.approx(0.15)
     assert (regret.value, regret.high) == (0.5, math.inf)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_shown_and_true_are_different_seeds() -> None:
 def test_costs_of_a_table_of_four() -> None:
     r = Replay(two_by_two(), ACCURACY, 0)
     assert r.exhaustive == 4 * (1 + 2 + 2 + 4)
-    assert (r.best, r.good, r.oracle) == (pytest.approx(0.9), {Shape(2, 2)}, 16)
+    assert (r.best, r.good, r.oracle("flops")) == (pytest.approx(0.9), {Shape(2, 2)}, 16)
     steps = [Step(Shape(1, 1), 4, True), Step(Shape(2, 2), 1, False), Step(Shape(2, 2), 3, True)]
     assert replay.spent(r.table, steps).tolist() == [4, 8, 20]
     assert replay.first_hit(r, steps) == 2
@@ -132,9 +133,34 @@ def test_costs_of_a_table_of_four() -> None:
     assert not r.is_better(r.gap(Shape(2, 1), [Shape(1, 2)]))
 
 
+def test_costs_in_recorded_time() -> None:
+    table = two_by_two()
+    steps = (Step(Shape(1, 1), 4, True), Step(Shape(2, 2), 4, True))
+    run = replay.Run("made", "accuracy", replay.UNPRUNED, 0, 1.0, steps, 2, "certain", (), ())
+    # Small networks take longer than their FLOPs say.
+    seconds = {shape: 1.0 + 0.1 * flops for shape, flops in table.costs["flops"].items()}
+    table = replace(table, costs={**table.costs, "seconds": seconds})
+    (judged,) = replay.judge([table], [run])
+    assert judged.shares[0] == pytest.approx(1 / 9)
+    assert replace(judged, unit="seconds").shares[0] == pytest.approx(1.1 / 4.9)
+    found = {f.part: f for f in replay.first_hits([judged]) if f.name.startswith("made, accuracy")}
+    assert found["share of exhaustive until the best"].value == pytest.approx(5 / 9)
+    timed = found["share of exhaustive until the best, seconds"]
+    assert timed.value == pytest.approx(2.5 / 4.9)
+
+
+def test_a_third_of_the_shapes_clearly_reaches_the_accuracy_of_cost_goals() -> None:
+    finals = {(d, w): [0.5 + 0.1 * d + 0.01 * w] * 3 for d in (1, 2, 3) for w in (1, 2)}
+    threshold = replay.make_tasks(make_table(finals))[-1].threshold
+    assert threshold == pytest.approx((0.72 + 0.81) / 2)
+    finals[2, 2] = finals[3, 1]  # Two of the same mean reach it both.
+    threshold = replay.make_tasks(make_table(finals))[-1].threshold
+    assert threshold == pytest.approx((0.71 + 0.81) / 2)
+
+
 def test_a_cost_goal_of_a_table_of_four() -> None:
     r = Replay(two_by_two(), Task("size", "size", {}, threshold=0.75), 0)
-    assert (r.best, r.good, r.oracle) == (200, {Shape(2, 1)}, 8)
+    assert (r.best, r.good, r.oracle("flops")) == (200, {Shape(2, 1)}, 8)
     assert r.regret(Shape(2, 2)) == pytest.approx(1)
     assert r.regret(Shape(1, 2)) == math.inf
     assert r.is_better(r.gap(Shape(2, 2), [Shape(2, 1)]))
@@ -196,10 +222,20 @@ def test_a_tiny_replay(method: str) -> None:
         assert replay.first_hit(r, run.steps) is not None
         assert {step.shape for step in run.steps} <= set(r.feasible)
         (judged,) = replay.judge([table], [run])
-        assert r.oracle / r.exhaustive <= judged.hit
+        assert r.oracle("flops") / r.exhaustive <= judged.hit
         if method in (replay.OURS, replay.UNPRUNED):
             assert run.stop is not None
             assert len(run.steps) == len(run.probabilities) == len(run.answers)
+
+
+def test_a_seed_cuts_the_same_trainings_again() -> None:
+    """Hyperband divides trials by the name of the study."""
+    runs = [
+        replay.play(Replay(three_by_three(), ACCURACY, seed), "TPE + Hyperband", seed).steps
+        for seed in (0, 1, 2, 0, 1, 2)
+    ]
+    assert any(not step.full for steps in runs for step in steps)
+    assert runs[:3] == runs[3:]
 
 
 def test_runs_are_read_back_and_summarised(tmp_path: Path) -> None:
@@ -234,8 +270,22 @@ def test_incomplete_tables_are_skipped() -> None:
     table = replay.make_table("made", [*whole, training(1, 3)])
     assert isinstance(table, Table)
     assert table.finals.shape == (2, 3)
-    assert "only 2 seeds" in str(replay.make_table("made", whole[:-1]))
+    assert table.cost(Shape(2, 4), 2, "seconds") == 1.0
+    assert "all shapes have 2" in str(replay.make_table("made", whole[:-1]))
     assert "empty" in str(replay.make_table("made", []))
+
+
+def test_what_is_recorded_is_read_but_for_what_is_measured_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.csv"
+    tables.append(small, tables.Training(1, 4, 0, 1.0, 1.0, 1.0, 1.0, (0.5, 0.6)))
+    assert replay.read_tables([small]) == []
+    printed = capsys.readouterr().out
+    assert "small.csv is skipped: it takes three seeds" in printed
+    assert "all shapes have 1" in printed
+    names = {table.name for table in replay.read_tables()}
+    assert {"digits-resnet", "fashion-mnist-resnet"} <= names
 
 
 def test_the_script_resumes(tmp_path: Path) -> None:

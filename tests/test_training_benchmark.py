@@ -48,6 +48,7 @@ def test_all_time_is_sorted_once() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_real_training_is_profiled(tmp_path: Path) -> None:
     out = tmp_path / "training.csv"
     command = [sys.executable, "training.py", "--data", "digits", "--shapes", "1x4"]

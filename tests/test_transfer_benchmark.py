@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import transfer
 
 SCRIPT = Path(transfer.__file__)
@@ -48,6 +49,7 @@ def test_summary_counts_epochs_to_the_accuracy_from_scratch() -> None:
     assert heir["noise"] == round((0.02 / 2 + 0.08 / 2) ** 0.5, 5)
 
 
+@pytest.mark.slow
 def test_it_runs_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     out = tmp_path / "transfer.csv"
     command = [sys.executable, str(SCRIPT), "--data", "digits", "--family", "mlp", "--seeds", "0"]

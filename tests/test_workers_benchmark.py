@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 import replay
-import tables
 import workers
 
 
 @pytest.fixture(scope="module")
 def game() -> replay.Replay:
-    path = workers.TABLES / "fashion-mnist-resnet.csv"
-    table = replay.make_table(path.stem, tables.read(path))
-    assert isinstance(table, replay.Table)
+    (table,) = replay.read_tables([replay.HERE / "tables" / "fashion-mnist-resnet.csv"])
     (task,) = (task for task in replay.make_tasks(table) if task.name == "latency")
     return replay.Replay(table, task, 0)
 
