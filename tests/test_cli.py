@@ -453,8 +453,10 @@ def test_measure_says_that_an_estimate_is_one(tmp_path: Path) -> None:
 def test_measure_repeats_in_processes_of_their_own() -> None:
     code, text = measure("--repeat", "2", "--depth", "1")
     assert code == 0
-    for said in ("session 1", "session 2", "90th percentile", "--guard 0."):
+    for said in ("session 1", "session 2", "90th percentile"):
         assert said in text, said
+    # A machine may be too busy for any guard.
+    assert "Suggested guard: " in text or "No guard allows for that" in text
 
 
 @pytest.mark.parametrize(
@@ -519,7 +521,9 @@ def test_a_program_reads_how_far_sessions_lie_apart() -> None:
     assert said["sessions"] == 2
     assert [(row["depth"], row["width"]) for row in said["rows"]] == [(1, 4), (1, 8)]
     assert all(len(row["latencies"]) == 2 for row in said["rows"])
-    assert said["guard"] >= 2 * said["sigma"] >= 0
+    # None is the answer of a machine that is too busy to measure on.
+    assert said["sigma"] >= 0
+    assert said["guard"] == (None if said["sigma"] > 0.45 else max(0.02, 2 * said["sigma"]))
 
 
 def families(**environment: str) -> list[str]:

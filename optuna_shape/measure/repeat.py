@@ -15,6 +15,7 @@ from optuna_shape.errors import InvalidProblem
 from optuna_shape.space import Shape
 
 _LEAST_GUARD = 0.02
+_MOST_GUARD = 0.9
 _SIGMA = 1.4826  # of a normal distribution, from its median absolute deviation
 
 
@@ -38,9 +39,14 @@ class Spread:
     sigma: float
 
     @property
-    def guard(self) -> float:
-        """What ``DeviceMeter(guard=...)`` should allow for: 2 sigma, and 2 % at least."""
-        return max(_LEAST_GUARD, 2 * self.sigma)
+    def guard(self) -> float | None:
+        """What ``DeviceMeter(guard=...)`` should allow for: 2 sigma, and 2 % at least.
+
+        None where that is beyond 90 %: with twice its latency still possible, hardly a shape could
+        be decided.
+        """
+        guard = max(_LEAST_GUARD, 2 * self.sigma)
+        return guard if guard <= _MOST_GUARD else None
 
 
 def spread(sessions: Mapping[Shape, Sequence[float]]) -> Spread:

@@ -144,13 +144,18 @@ def session_table(latencies: Mapping[Shape, Sequence[float]]) -> Table:
 
 
 def spread_lines(spread: Spread) -> list[str]:
-    """What the spread between sessions is, and which guard it suggests."""
+    """What the spread between sessions is, and which guard it suggests, if any."""
+    suggested = (
+        "No guard allows for that: leave the machine to this program, and measure again."
+        if spread.guard is None
+        else f"Suggested guard: DeviceMeter(guard={spread.guard:.3f}), "
+        f"or --guard {spread.guard:.3f}."
+    )
     return [
         "Distance of a session from the median of its shape: "
         f"median {spread.median:.1%}, 90th percentile {spread.ninetieth:.1%}, "
         f"largest {spread.largest:.1%}.",
-        f"Standard deviation between sessions (robust): {spread.sigma:.1%}. Suggested guard: "
-        f"DeviceMeter(guard={spread.guard:.3f}), or --guard {spread.guard:.3f}.",
+        f"Standard deviation between sessions (robust): {spread.sigma:.1%}. {suggested}",
     ]
 
 

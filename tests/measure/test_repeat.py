@@ -39,6 +39,11 @@ def test_sessions_that_agree_leave_the_least_guard() -> None:
     assert (result.largest, result.sigma, result.guard) == (0.0, 0.0, 0.02)
 
 
+def test_no_guard_allows_for_sessions_that_are_far_apart() -> None:
+    assert spread({A: [1.0, 1.5]}).guard is not None
+    assert spread({A: [1.0, 3.0]}).guard is None
+
+
 @pytest.mark.parametrize("values", [[1.0], [], [1.0, math.inf], [1.0, 0.0], [1.0, math.nan]])
 def test_what_cannot_be_compared_is_named(values: list[float]) -> None:
     with pytest.raises(InvalidProblem, match=r"sessions of shape \(2, 8\)"):

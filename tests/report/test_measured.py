@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import re
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from optuna_shape import Constraint
 from optuna_shape import DesignSpace
+from optuna_shape import DeviceMeter
 from optuna_shape import Measurement
 from optuna_shape import MeasurementUnavailable
 from optuna_shape import Screening
@@ -22,10 +24,12 @@ from optuna_shape import Verdict
 from optuna_shape.filters import Measurer
 from optuna_shape.filters import judge
 from optuna_shape.measure.counting import COUNTED
+from optuna_shape.measure.repeat import spread
 from optuna_shape.report.grid_map import grid_map
 from optuna_shape.report.grid_map import write_map
 from optuna_shape.report.measured import csv_text
 from optuna_shape.report.measured import shape_table
+from optuna_shape.report.measured import spread_lines
 from optuna_shape.report.measured import write_csv
 
 SPACE = DesignSpace(range(1, 7), [4, 8, 16], name="formula")
@@ -237,3 +241,16 @@ def test_an_estimate_stays_one_in_a_file(tmp_path: Path) -> None:
     assert (read_back.low, read_back.high) == (0.4, 0.6)
     assert read_back.is_estimate
     assert table.measure(SPACE, [shape], "memory")[shape].value == 123456
+
+
+@pytest.mark.parametrize("second", [1.0, 1.1, 1.5])
+def test_a_suggested_guard_is_one_that_a_meter_takes(second: float) -> None:
+    text = " ".join(spread_lines(spread({A: [1.0, second]})))
+    (guard,) = re.findall(r"--guard ([0-9.]+)\.$", text)
+    DeviceMeter("cpu", guard=float(guard))
+
+
+def test_sessions_that_are_far_apart_suggest_no_guard() -> None:
+    text = " ".join(spread_lines(spread({A: [1.0, 3.0]})))
+    assert "sessions (robust): 115.2%. No guard allows for that: leave the machine" in text
+    assert "--guard" not in text
