@@ -134,8 +134,7 @@ def train(
         raise InvalidProblem(f"epochs={epochs} is no training. Give 1 or more.")
     device = torch.device(device)
     generator = torch.Generator(device).manual_seed(seed)
-    # Convolutions of few channels run faster in this layout, and those in bfloat16 need it.
-    model.to(device).to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=_memory_format(model, device))
     train_x, train_y = _held(data.train_x, device), data.train_y.to(device)
     validation_x, validation_y = _held(data.validation_x, device), data.validation_y.to(device)
 
@@ -315,6 +314,24 @@ def _held(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return images
     return images.to(device)
+
+
+def _memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels last: convolutions of few channels run faster so, and those in bfloat16 need it.
+
+    Not on a CPU where a 1 x 1 convolution with a stride has few input channels: oneDNN then writes
+    its gradient beyond the memory that it took, and training crashes, hangs or goes wrong
+    (https://github.com/uxlfoundation/oneDNN/issues/6035). Seen with fewer than 8 channels, a block
+    of AVX2; one of AVX-512 has 16.
+    """
+    unsafe = device.type == "cpu" and any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels // layer.groups < 16
+        for layer in model.modules()
+    )
+    return torch.contiguous_format if unsafe else torch.channels_last
 
 
 def _loss(recipe: Recipe, teacher: Teacher | None, device: torch.device) -> _Loss:

@@ -294,6 +294,36 @@ def test_what_the_report_raises_ends_the_training() -> None:
     assert seen == [1, 2]
 
 
+class _EverySecondPixel(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, ::2, ::2]
+
+
+@pytest.mark.parametrize(
+    ("channels", "layout"),
+    [(4, torch.contiguous_format), (16, torch.channels_last)],
+    ids=["few", "many"],
+)
+def test_a_stride_leaves_pixels_out_and_changes_no_gradient(
+    channels: int, layout: torch.memory_format
+) -> None:
+    def narrowing(*layers: nn.Module) -> nn.Module:
+        torch.manual_seed(0)
+        first = [nn.Conv2d(1, channels, kernel_size=3, padding=1), nn.ReLU()]
+        last = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
+        return nn.Sequential(*first, *layers, *last)
+
+    strided = narrowing(nn.Conv2d(channels, 8, kernel_size=1, stride=2))
+    sliced = narrowing(_EverySecondPixel(), nn.Conv2d(channels, 8, kernel_size=1))
+    sliced.load_state_dict(dict(zip(sliced.state_dict(), strided.state_dict().values())))
+    assert curve(strided, DATA, seed=0) == curve(sliced, DATA, seed=0)
+    for one, other in zip(strided.parameters(), sliced.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    # Where the layout does no harm, it is the quicker one.
+    kernels = next(strided.parameters())
+    assert kernels.stride() == torch.empty(kernels.shape, memory_format=layout).stride()
+
+
 @pytest.mark.parametrize("epochs", [0, -1])
 def test_no_epoch_is_no_training(epochs: int) -> None:
     with pytest.raises(InvalidProblem, match="1 or more"):
