@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 
 from optuna_shape.errors import DataUnavailable
 from optuna_shape.train.data.augment import Distortion
@@ -45,6 +44,8 @@ def digits(*, seed: int = 0, root: Root = None, distortion: Distortion = _DISTOR
         distortion:
             How hard the digits are to read.
     """
+    from sklearn.datasets import load_digits  # Imports for as long as torch itself.
+
     bundle = load_digits()
     images = torch.tensor(bundle.images, dtype=torch.float32).unsqueeze(1) / bundle.images.max()
     images = F.interpolate(images, size=(12, 12), mode="bilinear")
