@@ -53,6 +53,7 @@ def test_a_table_is_written_for_each_matrix_part(tmp_path: Path) -> None:
     assert all(float(row["share"]) <= float(row["bound"]) for row in bounded)
 
 
+@pytest.mark.slow
 def test_networks_are_trained_once_and_a_second_run_adds_what_is_missing(tmp_path: Path) -> None:
     options = ["--parts", "network", "--data", "digits", "--shape", "1x4", "--vgg-shape", "1x2"]
     options += ["--budget", "1+1+1", "--shares", "0.8", "0.95", "--dense-shares", "0.99"]

@@ -89,19 +89,15 @@ def shapes_trained(study: optuna.Study) -> list[Shape]:
     ]
 
 
-@pytest.mark.parametrize("storage", ["memory", "sqlite"])
-def test_the_example_runs_and_resumes(
-    digits: tuple[torch.Tensor, ...], storage: str, tmp_path: Path
-) -> None:
+def test_the_example_runs_and_resumes(digits: tuple[torch.Tensor, ...], tmp_path: Path) -> None:
     torch.manual_seed(0)
     train = Train(digits)
     train.interrupt_at = 4
-    place = optuna.storages.InMemoryStorage() if storage == "memory" else None
     for run in range(2):
         problem = ask("accuracy", "latency <= 100 % of (3, 16)", "size <= 6 kB")
         study = optuna.create_study(
             study_name="digits",
-            storage=place or f"sqlite:///{tmp_path / 'shapes.db'}",
+            storage=f"sqlite:///{tmp_path / 'shapes.db'}",
             load_if_exists=True,
             direction=problem.direction,
             sampler=ShapeSampler(problem, seed=0),

@@ -207,6 +207,7 @@ def run(out: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_runs_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     out = tmp_path / "speed.csv"
     run(out)
