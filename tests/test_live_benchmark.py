@@ -213,6 +213,7 @@ def test_the_same_shape_and_seed_train_to_the_same(tmp_path: Path) -> None:
         live.Trainings(path, shapes, data, grid).test_accuracy(shape, 3)
 
 
+@pytest.mark.slow
 def test_a_tiny_recording_resumes(tmp_path: Path) -> None:
     out = tmp_path / "out" / "live.csv"
     command = [sys.executable, live.__file__, "--family", "mlp", "--out", str(out)]
