@@ -21,7 +21,7 @@ INK = "#202124"
 GREY = "#80868b"
 _PALE = "#e8eaed"
 
-_CHARACTERS = 110
+_CHARACTERS = 95  # of a wide font, such as Verdana, beside another figure of the dashboard
 _BELOW = 80  # pixels
 
 
