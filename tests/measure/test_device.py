@@ -64,7 +64,7 @@ def test_a_device_measures_latency(space: DesignSpace) -> None:
         assert 0 < m.low <= m.value <= m.high < math.inf
         assert m.samples >= 9
         assert m.fingerprint == meter.fingerprint
-    assert measured[large].value > 2 * measured[small].value
+    assert measured[large].value > 5 * measured[small].value
 
 
 def test_a_device_decides_on_a_bound(space: DesignSpace) -> None:
@@ -104,7 +104,7 @@ def test_a_larger_batch_takes_longer(space: DesignSpace) -> None:
     shape = Shape(20, 32)
     one = _tolerant(batch_size=1).measure(space, [shape], "latency")[shape]
     many = _tolerant(batch_size=64).measure(space, [shape], "latency")[shape]
-    assert many.value > 2 * one.value
+    assert many.value > 3 * one.value
 
 
 def test_a_network_that_does_not_run_does_not_end_the_measuring() -> None:

@@ -44,7 +44,7 @@ def digits(*, seed: int = 0, root: Root = None, distortion: Distortion = _DISTOR
         distortion:
             How hard the digits are to read.
     """
-    from sklearn.datasets import load_digits  # Imports for as long as torch itself.
+    from sklearn.datasets import load_digits  # Takes over a second to import.
 
     bundle = load_digits()
     images = torch.tensor(bundle.images, dtype=torch.float32).unsqueeze(1) / bundle.images.max()
